@@ -1,0 +1,80 @@
+"""The one place where processes start.  The environment is built by the caller, never inherited whole."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundler.errors import EnvironmentLacks
+
+BASE_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+"""What our own helpers (not builds) run with; proxy and Docker settings are passed by who needs them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """A process that ended: its status (negative: the signal that ended it) and what it printed."""
+
+    argv: tuple[str, ...]
+    status: int
+    stdout: bytes
+    stderr: bytes
+
+    @property
+    def ok(self) -> bool:
+        return self.status == 0
+
+
+def find_tool(name: str, *, package: str | None = None) -> str:
+    """Absolute path of a program on the machine; raises EnvironmentLacks with what to install."""
+    found = shutil.which(name, path=os.environ.get("PATH", BASE_ENVIRONMENT["PATH"]))
+    if found is None:
+        raise EnvironmentLacks(
+            f"the program {name!r} is not on this machine",
+            hint=f"apt-get install {package or name}",
+        )
+    return found
+
+
+def run(
+    argv: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    directory: Path | None = None,
+    stdin: bytes | None = None,
+    log: Path | None = None,
+    timeout: float | None = None,
+    pass_fds: Sequence[int] = (),
+) -> Completed:
+    """Run a program to its end.  With ``log``, both its outputs are appended to that file instead.
+
+    Never raises for the program's status: the caller judges.  Raises EnvironmentLacks where it cannot
+    start, and TimeoutError (the process is killed) after ``timeout`` seconds.
+    """
+    built = dict(BASE_ENVIRONMENT if environment is None else environment)
+    sink = log.open("ab") if log is not None else None
+    try:
+        done = subprocess.run(
+            list(argv),
+            env=built,
+            cwd=directory,
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            stdout=sink or subprocess.PIPE,
+            stderr=subprocess.STDOUT if sink else subprocess.PIPE,
+            timeout=timeout,
+            pass_fds=tuple(pass_fds),
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise EnvironmentLacks(f"cannot start {argv[0]!r}", why=str(error)) from error
+    except subprocess.TimeoutExpired as error:
+        raise TimeoutError(f"{argv[0]} ran longer than {timeout} s") from error
+    finally:
+        if sink is not None:
+            sink.close()
+    return Completed(tuple(argv), done.returncode, done.stdout or b"", done.stderr or b"")
