@@ -1,0 +1,100 @@
+"""Options that several verbs share, and the settings behind them."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from bundler.errors import InputError
+from bundler.target import DEFAULT_ROOT, Target, parse_target
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+"""Where our own recipes, images and toolchains lie."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What the options and the environment say about where things are."""
+
+    cache: Path
+    recipes: tuple[Path, ...]
+    images: tuple[Path, ...]
+    toolchains: Path
+    toolchain: str
+    target: Target
+    out: Path
+    jobs: int
+    offline: bool
+
+
+def cache_directory() -> Path:
+    """``BUNDLE_CACHE``, else ``$XDG_CACHE_HOME/bundle``, else ``~/.cache/bundle``."""
+    if named := os.environ.get("BUNDLE_CACHE"):
+        return Path(named).absolute()
+    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(base).expanduser().absolute() / "bundle"
+
+
+def add_inputs(parser: argparse.ArgumentParser) -> None:
+    """Options that say which recipes, images and toolchain to work with."""
+    group = parser.add_argument_group("inputs")
+    group.add_argument(
+        "--recipes", metavar="DIR", action="append", default=[], type=Path, help="further recipes, before ours"
+    )
+    group.add_argument(
+        "--images", metavar="DIR", action="append", default=[], type=Path, help="further bundle files"
+    )
+    group.add_argument(
+        "--toolchain",
+        metavar="NAME",
+        default=os.environ.get("BUNDLE_TOOLCHAIN", "seed"),
+        help="toolchain to build with: seed, source (default: %(default)s)",
+    )
+    group.add_argument("--arch", metavar="ARCH", default="x86_64", help="target machine (default: %(default)s)")
+    group.add_argument("--root", metavar="PATH", default=DEFAULT_ROOT, help="root of all prefixes (default: %(default)s)")
+    group.add_argument(
+        "--cache", metavar="DIR", type=Path, default=None, help="cache directory (default: $BUNDLE_CACHE, ~/.cache/bundle)"
+    )
+    group.add_argument("--out", metavar="DIR", type=Path, default=Path("out"), help="where images go (default: out)")
+
+
+def add_work(parser: argparse.ArgumentParser) -> None:
+    """Options of verbs that fetch or build."""
+    group = parser.add_argument_group("work")
+    group.add_argument(
+        "-j", "--jobs", metavar="N", type=int, default=0, help="processes at once (default: one per processor)"
+    )
+    group.add_argument("--offline", action="store_true", help="use nothing but what is cached")
+    group.add_argument(
+        "--progress",
+        choices=("auto", "plain", "tty", "json", "none"),
+        default="auto",
+        help="how to show what is going on, on standard error (default: %(default)s)",
+    )
+
+
+def add_format(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--format", choices=("text", "json"), default="text", help="form of the output (default: %(default)s)"
+    )
+
+
+def settings(arguments: argparse.Namespace) -> Settings:
+    """Settings from options of :func:`add_inputs` and, where the verb has them, :func:`add_work`."""
+    jobs = getattr(arguments, "jobs", 0)
+    if jobs < 0:
+        raise InputError(f"--jobs {jobs}: the number of processes must be positive")
+    cache = arguments.cache.absolute() if arguments.cache else cache_directory()
+    return Settings(
+        cache=cache,
+        recipes=(*(path.absolute() for path in arguments.recipes), CHECKOUT / "recipes"),
+        images=(*(path.absolute() for path in arguments.images), CHECKOUT / "images"),
+        toolchains=CHECKOUT / "toolchain",
+        toolchain=arguments.toolchain,
+        target=parse_target(arguments.arch, arguments.root),
+        out=arguments.out.absolute(),
+        jobs=jobs or len(os.sched_getaffinity(0)),
+        offline=getattr(arguments, "offline", False) or bool(os.environ.get("BUNDLE_OFFLINE")),
+    )
