@@ -23,7 +23,9 @@ CHUNK = 1 << 20
 def parse_digest(text: str, *, where: str | None = None) -> Digest:
     """Check ``text`` and return it as a digest; raises InputError."""
     if not _FORM.match(text):
-        raise InputError(f"not a digest: {text[:80]!r}", where=where, hint="sha256:<64 lower-case hex digits>")
+        raise InputError(
+            f"not a digest: {text[:80]!r}", where=where, hint="sha256:<64 lower-case hex digits>"
+        )
     return Digest(text)
 
 
@@ -43,7 +45,7 @@ def digest_bytes(data: bytes) -> Digest:
 
 def digest_stream(stream: BinaryIO) -> Digest:
     """Digest of the rest of ``stream``."""
-    return Digest("sha256:" + hashlib.file_digest(stream, "sha256").hexdigest())
+    return Digest("sha256:" + hashlib.file_digest(stream, "sha256").hexdigest())  # type: ignore[arg-type]
 
 
 def digest_file(path: Path) -> Digest:

@@ -11,7 +11,10 @@ from pathlib import Path
 
 from bundler.errors import EnvironmentLacks
 
-BASE_ENVIRONMENT = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C.UTF-8"}
+BASE_ENVIRONMENT = {
+    "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+    "LC_ALL": "C.UTF-8",
+}
 """What our own helpers (not builds) run with; proxy and Docker settings are passed by who needs them."""
 
 

@@ -131,7 +131,9 @@ def join(directory: str, name: str) -> str:
 
 def tree_digest(entries: Iterable[Entry]) -> Digest:
     """Identity of a tree: a digest over its entries, one canonical JSON line each, in byte order."""
-    lines = [digests.canonical_json(entry.to_dict()) for entry in sorted(entries, key=lambda e: sort_key(e.path))]
+    lines = [
+        digests.canonical_json(entry.to_dict()) for entry in sorted(entries, key=lambda e: sort_key(e.path))
+    ]
     return digests.digest_bytes(b"\n".join(lines))
 
 
@@ -207,7 +209,7 @@ class DirectoryTree:
     def __init__(self, root: Path, at: str = "") -> None:
         self._root = os.fspath(root)
         self._at = at
-        self._above = {parent: child for parent, child in _chain(at)}
+        self._above = dict(_chain(at))
 
     def get(self, path: str) -> Entry | None:
         if path in self._above:

@@ -41,7 +41,12 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
     """Options that say which recipes, images and toolchain to work with."""
     group = parser.add_argument_group("inputs")
     group.add_argument(
-        "--recipes", metavar="DIR", action="append", default=[], type=Path, help="further recipes, before ours"
+        "--recipes",
+        metavar="DIR",
+        action="append",
+        default=[],
+        type=Path,
+        help="further recipes, before ours",
     )
     group.add_argument(
         "--images", metavar="DIR", action="append", default=[], type=Path, help="further bundle files"
@@ -52,19 +57,34 @@ def add_inputs(parser: argparse.ArgumentParser) -> None:
         default=os.environ.get("BUNDLE_TOOLCHAIN", "seed"),
         help="toolchain to build with: seed, source (default: %(default)s)",
     )
-    group.add_argument("--arch", metavar="ARCH", default="x86_64", help="target machine (default: %(default)s)")
-    group.add_argument("--root", metavar="PATH", default=DEFAULT_ROOT, help="root of all prefixes (default: %(default)s)")
     group.add_argument(
-        "--cache", metavar="DIR", type=Path, default=None, help="cache directory (default: $BUNDLE_CACHE, ~/.cache/bundle)"
+        "--arch", metavar="ARCH", default="x86_64", help="target machine (default: %(default)s)"
     )
-    group.add_argument("--out", metavar="DIR", type=Path, default=Path("out"), help="where images go (default: out)")
+    group.add_argument(
+        "--root", metavar="PATH", default=DEFAULT_ROOT, help="root of all prefixes (default: %(default)s)"
+    )
+    group.add_argument(
+        "--cache",
+        metavar="DIR",
+        type=Path,
+        default=None,
+        help="cache directory (default: $BUNDLE_CACHE, ~/.cache/bundle)",
+    )
+    group.add_argument(
+        "--out", metavar="DIR", type=Path, default=Path("out"), help="where images go (default: out)"
+    )
 
 
 def add_work(parser: argparse.ArgumentParser) -> None:
     """Options of verbs that fetch or build."""
     group = parser.add_argument_group("work")
     group.add_argument(
-        "-j", "--jobs", metavar="N", type=int, default=0, help="processes at once (default: one per processor)"
+        "-j",
+        "--jobs",
+        metavar="N",
+        type=int,
+        default=0,
+        help="processes at once (default: one per processor)",
     )
     group.add_argument("--offline", action="store_true", help="use nothing but what is cached")
     group.add_argument(

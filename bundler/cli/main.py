@@ -118,7 +118,7 @@ def overview(names: Sequence[str]) -> str:
     lines = ["usage: bundle VERB [OPTION]... [ARGUMENT]...", "", "Tools that run inside any container.", ""]
     modules = {name: load_verb(name) for name in names}
     for group, title in GROUPS.items():
-        members = [name for name in names if modules[name].GROUP == group]
+        members = [name for name in names if group == modules[name].GROUP]
         if members:
             lines += [f"{title}:", *(f"  {name:<10} {modules[name].SUMMARY}" for name in members), ""]
     lines += ["'bundle VERB --help' explains a verb.", "", EPILOG.rstrip()]

@@ -1,0 +1,109 @@
+"""The key of a node: everything that decides its outcome, and in words what changed since the last one.
+
+Keys hold the output digests of what a node sees, not their keys, so a change without effect stops where
+its outcome is the same ("early cutoff", Mokhov et al., "Build systems à la carte", ICFP 2018).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from bundler.digest import Digest, canonical_json, digest_bytes
+from bundler.errors import InputError
+from bundler.plan import Node
+from bundler.recipe import Toolchain
+from bundler.target import Target
+
+FORMAT = 1
+"""Raised whenever the builder itself changes what the same inputs give."""
+
+
+def key_inputs(
+    node: Node,
+    outputs: Mapping[str, Mapping[str, Digest]],
+    patches: Mapping[Path, Digest],
+    toolchain: Toolchain,
+    target: Target,
+) -> dict[str, Any]:
+    """All that decides a node's outcome, as canonical JSON takes it.
+
+    ``outputs`` maps the id of each seen node to its trees by prefix; ``patches`` a patch file to its
+    digest.  Where a source comes from does not count, nor where the recipe file lies.
+    """
+    recipe = node.recipe
+    locked = {package.name: package for package in toolchain.lock.packages}
+    missing = [name for name in recipe.packages if name not in locked]
+    if missing:
+        raise InputError(
+            f"{recipe.name!r} takes packages that the lock does not hold: {', '.join(missing)}",
+            where=str(recipe.path),
+            hint="run 'bundle lock'",
+        )
+    return {
+        "format": FORMAT,
+        "architecture": target.architecture.name,
+        "root": target.root,
+        "name": recipe.name,
+        "version": recipe.version,
+        "license": recipe.license,
+        "prefix": node.prefix,
+        "outputs": [[output.prefix, list(output.globs)] for output in node.outputs],
+        "reach": [list(pair) for pair in node.reach],
+        "rpath": list(node.rpath),
+        "sources": [
+            [s.digest, s.unpack, s.directory, s.strip, s.commit, s.submodules] for s in recipe.sources
+        ],
+        "packages": [[name, locked[name].digest] for name in recipe.packages],
+        "patches": [[path.name, patches[path]] for path in recipe.patches],
+        "steps": [[step.name, step.script] for step in recipe.steps],
+        "environment": dict(recipe.environment),
+        "drop": list(recipe.drop),
+        "keep": list(recipe.keep),
+        "edits": [
+            {k: v.hex() if isinstance(v, bytes) else v for k, v in dataclasses.asdict(edit).items()}
+            for edit in recipe.literals
+        ],
+        "license_files": list(recipe.license_files),
+        "buildroot": [[p.name, p.digest] for p in toolchain.buildroot.packages],
+        "links": [list(pair) for pair in toolchain.links],
+        "sees": [[name.partition("/")[2], sorted(outputs[name].items())] for name in node.sees],
+    }
+
+
+def key_of(inputs: Mapping[str, Any]) -> Digest:
+    """The key: SHA-256 over the canonical JSON of :func:`key_inputs`."""
+    return digest_bytes(canonical_json(inputs))
+
+
+def difference(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> tuple[str, ...]:
+    """Which inputs changed, in words, for ``bundle plan``; empty if there was nothing before."""
+    if before is None:
+        return ()
+    changed: list[str] = []
+    for name in sorted({*before, *now}):
+        old, new = before.get(name), now.get(name)
+        if old == new:
+            continue
+        if name == "sees" and isinstance(old, list) and isinstance(new, list):
+            earlier = {entry[0]: entry[1] for entry in old}
+            later = {entry[0]: entry[1] for entry in new}
+            changed += [
+                f"output of {dependency}"
+                if dependency in earlier and dependency in later
+                else f"dependency {dependency} {'added' if dependency in later else 'gone'}"
+                for dependency in sorted({*earlier, *later})
+                if earlier.get(dependency) != later.get(dependency)
+            ]
+        elif name == "steps" and isinstance(old, list) and isinstance(new, list):
+            earlier, later = dict(old), dict(new)
+            changed += [
+                f"step {step}" for step in sorted({*earlier, *later}) if earlier.get(step) != later.get(step)
+            ]
+        elif name == "version":
+            changed.append(f"version {old} → {new}")
+        else:
+            changed.append(name)
+    return tuple(changed)
