@@ -50,9 +50,8 @@ def key_inputs(
         "version": recipe.version,
         "license": recipe.license,
         "prefix": node.prefix,
-        "outputs": [[output.prefix, list(output.globs)] for output in node.outputs],
+        "outputs": [[o.prefix, list(o.globs), list(o.rpath)] for o in node.outputs],
         "reach": [list(pair) for pair in node.reach],
-        "rpath": list(node.rpath),
         "sources": [
             [s.digest, s.unpack, s.directory, s.strip, s.commit, s.submodules] for s in recipe.sources
         ],

@@ -24,6 +24,8 @@ class NodeOutput:
     bundle: str
     prefix: str
     globs: tuple[str, ...]
+    rpath: tuple[str, ...]
+    """Library directories of that bundle: the runtime's, then those of required bundles, then its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,8 +42,6 @@ class Node:
     """Every node whose outputs the build sees, in plan order."""
     reach: tuple[tuple[str, str], ...]
     """(bundle, prefix) pairs for the ``BUNDLE_<NAME>`` variables, in order of requirement."""
-    rpath: tuple[str, ...]
-    """Library directories: the runtime's first, then those of required bundles, then its own."""
     bootstraps: bool
     """It is part of the toolchain, so it does not see the toolchain."""
 
@@ -320,13 +320,12 @@ class _Planner:
     ) -> Node:
         bundle, recipe_name = home
         recipe = self._recipe(recipe_name)
-        outputs = tuple(
-            NodeOutput(output.bundle, self.prefixes[output.bundle], output.files) for output in recipe.outputs
-        ) or (NodeOutput(bundle, self.prefixes[bundle], ("**",)),)
+        outputs = tuple(self._output(output.bundle, output.files) for output in recipe.outputs) or (
+            self._output(bundle, ("**",)),
+        )
         reach = dict.fromkeys(self.required[bundle])
         if recipe.outputs:
             reach |= dict.fromkeys(output.bundle for output in outputs)
-        libraries = [*self.required[bundle], bundle]
         return Node(
             id=name,
             recipe=recipe,
@@ -335,6 +334,11 @@ class _Planner:
             direct=direct,
             sees=tuple(other for other in order if other in seen),
             reach=tuple((b, self.prefixes[b]) for b in reach),
-            rpath=tuple(f"{self.prefixes[b]}/lib" for b in libraries),
             bootstraps=bootstraps,
+        )
+
+    def _output(self, bundle: str, globs: tuple[str, ...]) -> NodeOutput:
+        libraries = (*self.required[bundle], bundle)
+        return NodeOutput(
+            bundle, self.prefixes[bundle], globs, tuple(f"{self.prefixes[b]}/lib" for b in libraries)
         )

@@ -1,0 +1,115 @@
+"""What has to change in an installed tree so that it runs from its prefix alone.  Pure decisions.
+
+Scripts get an interpreter inside the prefixes, absolute links become relative, traces of the build's
+install directory go, and each ELF file gets the interpreter, the DT_RPATH and the flags that
+``docs/architecture.md`` explains under "Loading".  ``relocation.py`` carries the decisions out.
+"""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from bundler.elf.edits import Edits
+    from bundler.elf.read import ElfFile
+
+DESTINATION = "/build/dest"
+"""Where a recipe installs to inside the sandbox: DESTDIR."""
+
+SOURCE = "/build/src"
+
+TEXT_LIMIT = 4 << 20
+"""Text above this many bytes is data, and is not searched for the install directory."""
+
+_SHEBANG = re.compile(rb"#![ \t]*(/[^ \t\n]*)(?:[ \t]+([^\n]*?))?[ \t]*\n")
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What relocation knows about where things are.
+
+    ``commands`` maps a command's name to its absolute path inside the prefixes in reach, ``prefixes``
+    are those prefixes, ``rpath`` the library directories in the order in which they are searched.
+    """
+
+    loader: str
+    rpath: tuple[str, ...]
+    prefixes: tuple[str, ...]
+    commands: Mapping[str, str]
+
+
+def inside(path: str, prefixes: tuple[str, ...]) -> bool:
+    """Whether an absolute path is one of the prefixes or lies below one."""
+    return any(path == prefix or path.startswith(prefix + "/") for prefix in prefixes)
+
+
+def relocate_text(data: bytes, context: Context) -> bytes:
+    """Text with its first line and its paths set right; binary data comes back unchanged."""
+    if b"\0" in data[:8192]:
+        return data
+    return relocate_shebang(data, context).replace(DESTINATION.encode(), b"")
+
+
+def relocate_shebang(data: bytes, context: Context) -> bytes:
+    """A script whose interpreter lies inside the prefixes, where one of that name is in reach.
+
+    ``#!/usr/bin/env NAME`` names the program directly: the kernel then needs no env, and a PATH that
+    the container sets cannot choose another.  What is not in reach stays, for the verifier to name.
+    """
+    match = _SHEBANG.match(data)
+    if match is None:
+        return data
+    interpreter = match[1].decode("utf-8", "surrogateescape")
+    argument = (match[2] or b"").decode("utf-8", "surrogateescape")
+    if inside(interpreter, context.prefixes):
+        return data
+    name = posixpath.basename(interpreter)
+    if name == "env":
+        words = argument.removeprefix("-S").split()
+        if not words or "=" in words[0] or words[0].startswith("-"):
+            return data
+        name, argument = posixpath.basename(words[0]), " ".join(words[1:])
+    found = context.commands.get(name)
+    if found is None:
+        return data
+    line = f"#!{found} {argument}".rstrip()
+    return line.encode("utf-8", "surrogateescape") + b"\n" + data[match.end() :]
+
+
+def relocate_link(path: str, target: str, context: Context) -> str:
+    """The text for a symbolic link at absolute ``path``: relative where it stays inside one prefix.
+
+    A relative link also holds when a bundle's directory is looked at elsewhere; a link into another
+    bundle stays absolute, since the two need not lie side by side then.
+    """
+    if target == DESTINATION or target.startswith(DESTINATION + "/"):
+        target = target[len(DESTINATION) :] or "/"
+    if not target.startswith("/"):
+        return target
+    target = posixpath.normpath(target)
+    home = next((prefix for prefix in context.prefixes if inside(path, (prefix,))), None)
+    if home is None or not inside(target, (home,)):
+        return target
+    return posixpath.relpath(target, posixpath.dirname(path))
+
+
+def elf_edits(elf: ElfFile, name: str, context: Context, needed: Mapping[str, str]) -> Edits | None:
+    """The edits that an ELF file needs, or None for one that is not loaded dynamically.
+
+    ``needed`` maps the names that an executable needs to absolute paths: no search at start-up.  The
+    loader itself is left alone: it searches for nothing.
+    """
+    from bundler.elf.edits import Edits
+
+    if not elf.is_dynamic or name == posixpath.basename(context.loader):
+        return None
+    return Edits(
+        interpreter=context.loader if elf.interpreter is not None else None,
+        rpath=":".join(context.rpath),
+        replace_needed=tuple(needed.items()),
+        no_default_lib=True,
+    )
