@@ -1,0 +1,55 @@
+# Targets for people; `make help` lists them.  CI calls .ci/run, which calls `make test`.
+#
+# The cache (sources, built trees, foreign roots for tests) lies outside the checkout, so that a fresh
+# clone starts warm: BUNDLE_CACHE, else $XDG_CACHE_HOME/bundle, else ~/.cache/bundle.
+
+SHELL = /bin/sh
+.DEFAULT_GOAL = help
+.PHONY: help setup setup-dev lint test test-all demo bench requirements clean
+
+PYTHON = .venv/bin/python
+PYTEST = $(PYTHON) -m pytest
+TESTS = tests/unit tests/integration
+
+# A name with a trailing ? is installed where this release of Debian has it.
+PACKAGES = ca-certificates bubblewrap
+TEST_PACKAGES = $(PACKAGES) docker.io docker-cli? docker-buildx? podman buildah skopeo umoci docker-registry \
+	crun? debootstrap gcc libc6-dev linux-libc-dev make bzip2 xz-utils git musl-tools busybox-static \
+	elfutils binutils gdb lld mold? graphviz strace acl attr libcap2-bin iptables rsync openssl
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 16
+
+setup: ## make .venv with the bundle command; as root, install missing system packages
+	@scripts/system-packages $(PACKAGES)
+	@scripts/setup requirements.lock
+
+setup-dev: ## setup, and what checks and tests need
+	@scripts/system-packages $(PACKAGES)
+	@scripts/setup requirements.lock requirements-dev.lock
+
+lint: setup-dev ## ruff and mypy
+	.venv/bin/ruff check .
+	.venv/bin/ruff format --check .
+	.venv/bin/mypy
+
+test: setup-dev ## unit and integration tests; starts and stops the engine that they need
+	@scripts/system-packages $(TEST_PACKAGES)
+	$(PYTEST) $(TESTS) -m "not slow" $(PYTEST_ARGUMENTS)
+
+test-all: setup-dev ## the tests that take their time, too
+	@scripts/system-packages $(TEST_PACKAGES)
+	$(PYTEST) $(TESTS) $(PYTEST_ARGUMENTS)
+
+demo: setup ## build the bundle `shell`, and run its tools in an empty root
+	@scripts/demo
+
+bench: setup-dev ## benchmarks, as ratios
+	$(PYTHON) -m tests.bench $(BENCH_ARGUMENTS)
+
+requirements: setup-dev ## refresh the pins of both lock files
+	@scripts/requirements
+
+clean: ## remove what was made inside the checkout; the cache stays (`bundle gc` is for that)
+	rm -rf .venv out .work build *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
