@@ -5,17 +5,24 @@ Formats: sources.list(5) for both styles of configuration, deb822(5) for control
 
 from __future__ import annotations
 
+import hashlib
 import os
 import re
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from bundler import process
+from bundler.debian_index import PackageIndex, SourcePackage, close, pick, source_packages, stanzas
 from bundler.errors import EnvironmentLacks, InputError
+from bundler.recipe import Lock
+from bundler.target import Architecture
 
 APT_DIRECTORY = Path("/etc/apt")
 MIRRORS_VARIABLE = "BUNDLE_DEBIAN_MIRRORS"
 """Environment variable: archive roots, separated by blanks, that are asked before apt's own."""
+
+KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
+"""Keys of Debian's archive, from the package debian-archive-keyring."""
 
 _ONE_LINE = re.compile(r"(?P<type>deb|deb-src)\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<rest>\S.*)")
 _SCHEMES = ("http://", "https://", "file:/")
@@ -112,28 +119,137 @@ def parse_deb822_sources(text: str) -> list[AptSource]:
     return found
 
 
-def stanzas(text: str, *, where: str | None = None) -> Iterator[Mapping[str, str]]:
-    """The paragraphs of a control file, field by field as written; raises InputError for what is none.
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """A suite of an archive, as its signed Release file describes it.
 
-    Lines of a folded or multi-line value are joined by newlines, without their leading blank.
+    ``date`` is that file's, as RFC 5322 writes it; ``lists`` is the directory that holds the indexes.
     """
-    fields: dict[str, str] = {}
-    name = ""
-    for number, line in enumerate(text.split("\n"), 1):
-        if line.startswith("#"):
-            continue
-        if not line.strip():
-            if fields:
-                yield fields
-            fields, name = {}, ""
-        elif line[0] in " \t":
-            if not name:
-                raise InputError("a continuation line without a field", where=f"{where}:{number}")
-            fields[name] += "\n" + line[1:]
-        else:
-            name, colon, value = line.partition(":")
-            if not colon or not name:
-                raise InputError(f"not a field: {line[:60]!r}", where=f"{where}:{number}")
-            fields[name] = value.strip()
-    if fields:
-        yield fields
+
+    suite: str
+    date: str
+    lists: Path
+    digests: dict[str, str]
+    """Path of an index below the suite's directory → SHA-256 in hexadecimal."""
+
+    def packages(self, architecture: Architecture) -> PackageIndex:
+        """Binary packages; raises InputError where the index is not the one that was signed."""
+        name = f"main/binary-{architecture.debian}/Packages"
+        return PackageIndex(self._read(name), where=name)
+
+    def sources(self, names: list[str]) -> dict[str, SourcePackage]:
+        """Source packages by name; raises InputError as :meth:`packages` does."""
+        name = "main/source/Sources"
+        return source_packages(self._read(name), set(names), where=name)
+
+    def _read(self, name: str) -> str:
+        file = _list_file(self.lists, name.replace("/", "_"))
+        data = file.read_bytes()
+        if hashlib.sha256(data).hexdigest() != self.digests.get(name):
+            raise InputError(
+                "the index is not the one that the archive signed", where=str(file), hint="try again later"
+            )
+        return data.decode("utf-8", "replace")
+
+
+def open_archive(
+    suite: str, architecture: Architecture, state: Path, *, apt: Path = APT_DIRECTORY
+) -> Archive:
+    """Download the indexes of ``suite`` into ``state`` and check the signature.
+
+    apt fetches, with the machine's proxies and credentials, into lists of its own: the machine's are not
+    touched, and root is not needed.  Raises EnvironmentLacks for a missing tool, keyring or network, and
+    InputError where the archive is not the one that signed.
+    """
+    lists = state / "lists"
+    (lists / "partial").mkdir(parents=True, exist_ok=True)
+    (state / "cache/archives/partial").mkdir(parents=True, exist_ok=True)
+    configuration = state / "sources.list"
+    root = _in_order("", mirrors(apt))[0]
+    configuration.write_text(
+        "".join(f"{kind} [signed-by={KEYRING}] {root} {suite} main\n" for kind in ("deb", "deb-src"))
+    )
+    options = {
+        "APT::Architecture": architecture.debian,
+        "APT::Architectures": architecture.debian,
+        "APT::Sandbox::User": "",
+        "Acquire::GzipIndexes": "false",
+        "Acquire::Languages": "none",
+        "Acquire::Retries": "3",
+        "Dir::Cache": f"{state}/cache",
+        "Dir::Etc::SourceList": f"{configuration}",
+        "Dir::Etc::SourceParts": "-",
+        "Dir::State::Lists": f"{lists}",
+    }
+    argv = [process.find_tool("apt-get", package="apt"), "-q", "update", "--error-on=any"]
+    for name, value in options.items():
+        argv += ["-o", f"{name}={value}"]
+    environment = process.BASE_ENVIRONMENT | {
+        name: value for name, value in os.environ.items() if name.lower().endswith("_proxy")
+    }
+    done = process.run(argv, environment=environment)
+    if not done.ok:
+        raise EnvironmentLacks(
+            f"cannot fetch the indexes of {suite!r}",
+            where=root,
+            why=(done.stderr or done.stdout).decode("utf-8", "replace").strip(),
+        )
+    return read_archive(suite, lists)
+
+
+def read_archive(suite: str, lists: Path, *, keyring: Path = KEYRING) -> Archive:
+    """The archive whose indexes lie in ``lists``; raises as :func:`open_archive` does."""
+    file = _list_file(lists, f"{suite}_InRelease")
+    release = next(stanzas(verified_text(file, keyring), where=str(file)), {})
+    if suite not in (release.get("Suite"), release.get("Codename")):
+        raise InputError(f"this Release file is not of {suite!r}", where=str(file))
+    digests = {}
+    for line in release.get("SHA256", "").split("\n"):
+        match line.split():
+            case [hexadecimal, _, name]:
+                digests[name] = hexadecimal
+    return Archive(suite, release.get("Date", ""), lists, digests)
+
+
+def verified_text(file: Path, keyring: Path = KEYRING) -> str:
+    """What is signed in a clear-signed file (RFC 9580, section 7), and nothing around it.
+
+    Raises EnvironmentLacks without gpgv or keyring, InputError without a good signature.
+    """
+    if not keyring.exists():
+        raise EnvironmentLacks(
+            "the keys of Debian's archive are not on this machine",
+            where=str(keyring),
+            hint="apt-get install debian-archive-keyring",
+        )
+    gpgv = process.find_tool("gpgv")
+    done = process.run([gpgv, "--keyring", str(keyring), "--output", "-", str(file)])
+    if not done.ok:
+        why = done.stderr.decode("utf-8", "replace").strip()
+        raise InputError("the signature is not good", where=str(file), why=why)
+    return done.stdout.decode("utf-8")
+
+
+def refresh(
+    archive: Archive,
+    architecture: Architecture,
+    names: list[str],
+    *,
+    without: tuple[str, ...] = (),
+    close_over: bool,
+) -> Lock:
+    """Pin the packages of these names, with all that they depend on where ``close_over`` says so.
+
+    Raises InputError naming every package or relation that the suite cannot meet.
+    """
+    index = archive.packages(architecture)
+    packages = close(index, names, without) if close_over else pick(index, names)
+    return Lock(archive.suite, archive.date, tuple(packages))
+
+
+def _list_file(lists: Path, suffix: str) -> Path:
+    """The file of apt's lists directory that ends so: its beginning is the mirror's URI."""
+    found = sorted(lists.glob(f"*_{suffix}"))
+    if not found:
+        raise EnvironmentLacks(f"apt did not fetch {suffix}", where=str(lists))
+    return max(found, key=lambda file: file.stat().st_mtime)
