@@ -1,0 +1,111 @@
+"""Symbol versions: what a file needs of which library, and what it defines.
+
+Source: Linux Standard Base Core, "Symbol Versioning".  The records are the same for both classes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from struct import Struct, error
+from typing import NamedTuple, TypeVar
+
+from bundler.elf.format import ElfError, ReadAt
+
+VER_FLG_BASE, VER_FLG_WEAK = 1, 2
+MAX_VERSIONS = 1 << 16
+_FIRST = 4096
+"""Bytes read at first: few files have more."""
+_ALL = 4 << 20
+
+
+T = TypeVar("T")
+
+
+class Version(NamedTuple):
+    """A symbol version; ``hash`` is the ELF hash of ``name`` as the file states it."""
+
+    name: str
+    hash: int
+    weak: bool
+    base: bool = False
+    """Only for definitions: the version that names the file itself."""
+
+
+class VersionNeed(NamedTuple):
+    """The versions that are needed of the library with the soname ``file``."""
+
+    file: str
+    versions: tuple[Version, ...]
+
+
+String = Callable[[int], str]
+
+
+def read_needs(read: ReadAt, offset: int, room: int, mark: str, string: String) -> tuple[VersionNeed, ...]:
+    """The version needs at ``offset``, of which ``room`` bytes are mapped; raises ElfError."""
+    need, auxiliary = _NEEDS[mark]
+
+    def parse(data: bytes) -> tuple[VersionNeed, ...]:
+        needs = []
+        at = count = 0
+        while True:
+            _, _, file, first, following = need.unpack_from(data, at)
+            versions = []
+            here = at + first
+            while True:
+                hashed, flags, _, name, next_one = auxiliary.unpack_from(data, here)
+                versions.append(Version(string(name), hashed, bool(flags & VER_FLG_WEAK)))
+                count += 1
+                if count > MAX_VERSIONS:
+                    raise ElfError("too many version needs")
+                if not next_one:
+                    break
+                here += next_one
+            needs.append(VersionNeed(string(file), tuple(versions)))
+            if not following:
+                return tuple(needs)
+            at += following
+
+    return _read(parse, read, offset, room, "version needs")
+
+
+def read_definitions(read: ReadAt, offset: int, room: int, mark: str, string: String) -> tuple[Version, ...]:
+    """The version definitions at ``offset``, of which ``room`` bytes are mapped; raises ElfError."""
+    definition, auxiliary = _DEFINITIONS[mark]
+
+    def parse(data: bytes) -> tuple[Version, ...]:
+        versions = []
+        at = 0
+        while True:
+            _, flags, _, _, hashed, first, following = definition.unpack_from(data, at)
+            # The first auxiliary record is the version's own name; the others are its predecessors.
+            name, _ = auxiliary.unpack_from(data, at + first)
+            versions.append(
+                Version(string(name), hashed, bool(flags & VER_FLG_WEAK), bool(flags & VER_FLG_BASE))
+            )
+            if not following:
+                return tuple(versions)
+            if len(versions) > MAX_VERSIONS:
+                raise ElfError("too many version definitions")
+            at += following
+
+    return _read(parse, read, offset, room, "version definitions")
+
+
+def _read(
+    parse: Callable[[bytes], tuple[T, ...]], read: ReadAt, offset: int, room: int, what: str
+) -> tuple[T, ...]:
+    room = min(room, _ALL)
+    try:
+        return parse(read(offset, min(room, _FIRST)))
+    except error:
+        if room <= _FIRST:
+            raise ElfError(f"the {what} reach beyond their segment") from None
+    try:
+        return parse(read(offset, room))
+    except error:
+        raise ElfError(f"the {what} reach beyond their segment") from None
+
+
+_NEEDS = {mark: (Struct(mark + "HHIII"), Struct(mark + "IHHII")) for mark in "<>"}
+_DEFINITIONS = {mark: (Struct(mark + "HHHHIII"), Struct(mark + "II")) for mark in "<>"}
