@@ -34,7 +34,11 @@ def renderer(mode: Mode = "auto", stream: TextIO | None = None) -> Iterator[Sink
     if mode == "none":
         yield ignore
         return
-    drawing: Plain | Json | Bars = {"plain": Plain, "json": Json, "tty": Bars}[mode](out)
+    drawing: Plain | Json | Bars
+    if mode == "tty":
+        drawing = Bars(out)
+    else:
+        drawing = Json(out) if mode == "json" else Plain(out)
     lock = threading.Lock()
 
     def sink(event: Event) -> None:

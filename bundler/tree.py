@@ -147,7 +147,7 @@ class FileTree(Protocol):
         """Names in the directory at ``path``, in byte order; empty if there is no such directory."""
 
     def walk(self) -> Iterator[Entry]:
-        """Every entry below the root, parents before children, in byte order of paths."""
+        """Every entry below the root, parents before children; sort by :func:`sort_key` for byte order."""
 
     def open(self, path: str) -> BinaryIO:
         """The content of the regular file at ``path``, seekable; raises InputError if it is none."""
@@ -292,7 +292,7 @@ class UnionTree:
 
 
 def walk(tree: FileTree, below: str = "") -> Iterator[Entry]:
-    """Every entry below a directory of ``tree``, in byte order of whole paths."""
+    """Every entry below a directory of ``tree``, depth first, the names of each directory in byte order."""
     pending = [join(below, name) for name in reversed(tree.names(below))]
     while pending:
         path = pending.pop()

@@ -1,0 +1,161 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bundler.digest import Digest, digest_bytes
+from bundler.errors import BundleError
+from bundler.key import difference, key_inputs, key_of
+from bundler.plan import Plan, make_plan
+from bundler.recipe import Bundle, Lock, LockedPackage, Output, Recipe, Source, Step, Toolchain
+from bundler.target import parse_target
+
+ONE = digest_bytes(b"one")
+TWO = digest_bytes(b"two")
+
+
+def recipe(name: str, *depends: str, **more: object) -> Recipe:
+    base = Recipe(
+        name=name, version="1", license="MIT", path=Path(f"recipes/{name}/recipe.toml"), depends=depends
+    )
+    return replace(base, **more)  # type: ignore[arg-type]
+
+
+def bundle(name: str, recipes: str, requires: str = "", **more: object) -> Bundle:
+    base = Bundle(
+        name=name,
+        version="1",
+        short=name,
+        compat=1,
+        recipes=tuple(recipes.split()),
+        path=Path(f"images/{name}.toml"),
+        requires=tuple(requires.split()),
+    )
+    return replace(base, **more)  # type: ignore[arg-type]
+
+
+LOCK = Lock("trixie", "2026-01-01", (LockedPackage("libc6", "2.41", "amd64", "pool/libc6.deb", ONE, 1),))
+GLIBC = recipe("glibc", packages=("libc6",), outputs=(Output("runtime", ("lib/**",)), Output("toolchain")))
+SEED = Toolchain("seed", {"glibc": GLIBC, "gcc": recipe("gcc", "glibc")}, LOCK, LOCK)
+RECIPES = {r.name: r for r in (recipe("zlib"), recipe("bash", "zlib"), recipe("git", "zlib"), recipe("doc"))}
+BUNDLES = {
+    b.name: b
+    for b in (
+        bundle("runtime", "glibc", short="rt"),
+        bundle("toolchain", "gcc glibc", "runtime"),
+        bundle("shell", "zlib bash", "runtime"),
+        bundle("gitartifact", "git zlib", "runtime shell"),
+    )
+}
+
+
+def plan(
+    *wanted: str, bundles: dict[str, Bundle] | None = None, recipes: dict[str, Recipe] | None = None
+) -> Plan:
+    return make_plan(wanted, bundles or BUNDLES, recipes or RECIPES, SEED, parse_target())
+
+
+def test_what_a_required_bundle_holds_is_built_there_once() -> None:
+    made = plan("gitartifact")
+    assert "shell/zlib" in made.nodes
+    assert "gitartifact/zlib" not in made.nodes
+    assert made.nodes["gitartifact/git"].direct == ("shell/zlib",)
+    assert made.bundles["gitartifact"].nodes == ("gitartifact/git",)
+
+
+def test_what_is_compiled_sees_the_toolchain_and_nothing_unrelated() -> None:
+    made = plan("gitartifact")
+    assert made.nodes["gitartifact/git"].sees == ("runtime/glibc", "toolchain/gcc", "shell/zlib")
+    assert made.nodes["runtime/glibc"].sees == ()
+    assert list(made.nodes).index("toolchain/gcc") < list(made.nodes).index("shell/zlib")
+
+
+def test_a_recipe_with_outputs_is_one_node_in_two_bundles() -> None:
+    made = plan("toolchain")
+    assert [(o.bundle, o.prefix, o.globs) for o in made.nodes["runtime/glibc"].outputs] == [
+        ("runtime", "/.deps/rt/1", ("lib/**",)),
+        ("toolchain", "/.deps/toolchain/1", ("**",)),
+    ]
+    assert made.bundles["runtime"].nodes == ("runtime/glibc",)
+    assert made.bundles["toolchain"].nodes == ("runtime/glibc", "toolchain/gcc")
+
+
+def test_library_directories_begin_with_the_runtime_and_end_with_its_own() -> None:
+    (output,) = plan("gitartifact").nodes["gitartifact/git"].outputs
+    assert output.rpath == ("/.deps/rt/1/lib", "/.deps/shell/1/lib", "/.deps/gitartifact/1/lib")
+
+
+@pytest.mark.parametrize(
+    ("bundles", "recipes", "wanted", "says"),
+    [
+        ({}, {}, "shel", "did you mean 'shell'?"),
+        ({"a": bundle("a", "", "b"), "b": bundle("b", "", "a")}, {}, "a", "a → b → a"),
+        ({}, {"zlib": recipe("zlib", "bash")}, "shell", "in a circle: shell/"),
+        ({"a": bundle("a", "bassh", "runtime")}, {}, "a", "did you mean 'bash'?"),
+        ({"a": bundle("a", "bash", "runtime")}, {}, "a", "depends on 'zlib', which neither"),
+        ({"a": bundle("a", "doc")}, {}, "a", "does not require 'runtime'"),
+        ({"a": bundle("a", "doc", "shell", short="shell")}, {}, "a", "have one prefix, /.deps/shell/1"),
+        ({"a": bundle("a", "glibc", "runtime")}, {}, "a", "has no [output.a]"),
+    ],
+)
+def test_mistakes_are_named(
+    bundles: dict[str, Bundle], recipes: dict[str, Recipe], wanted: str, says: str
+) -> None:
+    with pytest.raises(BundleError) as caught:
+        plan(wanted, bundles={**BUNDLES, **bundles}, recipes={**RECIPES, **recipes})
+    assert says in str(caught.value)
+
+
+BASH = recipe(
+    "bash",
+    "zlib",
+    sources=(Source(("https://example.org/bash-1.tar.gz",), ONE),),
+    patches=(Path("recipes/bash/0001-x.patch"),),
+    steps=(Step("configure", "./configure"), Step("build", "make")),
+)
+
+
+def bash_key(changed: Recipe = BASH, seen: Digest = ONE, patch: Digest = ONE) -> Digest:
+    made = plan("shell", recipes={**RECIPES, "bash": changed})
+    outputs = {name: {"/.deps/x": seen} for name in made.nodes}
+    patches = dict.fromkeys(changed.patches, patch)
+    return key_of(key_inputs(made.nodes["shell/bash"], outputs, patches, SEED, made.target))
+
+
+def test_golden_key() -> None:
+    assert bash_key() == (Path(__file__).parent.parent / "golden/bash.key").read_text().strip()
+
+
+def test_a_key_ignores_where_things_come_from() -> None:
+    elsewhere = replace(
+        BASH, sources=(replace(BASH.sources[0], urls=("file:///x",)),), path=Path("/y"), summary="s"
+    )
+    assert bash_key(elsewhere) == bash_key()
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        lambda: bash_key(replace(BASH, version="2")),
+        lambda: bash_key(seen=TWO),
+        lambda: bash_key(patch=TWO),
+        lambda: bash_key(replace(BASH, steps=BASH.steps[:1])),
+        lambda: bash_key(replace(BASH, environment={"X": "1"})),
+        lambda: bash_key(replace(BASH, sources=(replace(BASH.sources[0], digest=TWO),))),
+    ],
+)
+def test_a_key_changes_with_each_input(key: object) -> None:
+    assert callable(key)
+    assert key() != bash_key()
+
+
+def test_differences_in_words() -> None:
+    before = {"version": "1", "steps": [["a", "x"]], "sees": [["zlib", []], ["old", []]], "drop": []}
+    now = {"version": "2", "steps": [["a", "y"]], "sees": [["zlib", [1]], ["new", []]], "drop": []}
+    assert difference(before, now) == (
+        "dependency new added",
+        "dependency old gone",
+        "output of zlib",
+        "step a",
+        "version 1 → 2",
+    )
