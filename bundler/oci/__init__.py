@@ -1,0 +1,1 @@
+"""Images: deterministic layers, OCI layouts and archives, and trees that are read without unpacking."""

@@ -1,0 +1,229 @@
+"""A layer's tar archive, written so that its bytes depend on the entries and their contents alone.
+
+Entries go out in byte order of their paths, each once, each directory before what it holds.  Reading,
+hashing and writing overlap: one thread hashes a buffer while the next is read and the last is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from queue import SimpleQueue
+from typing import BinaryIO, Protocol
+
+from bundler.digest import Digest
+from bundler.errors import BundleError, InputError, raise_all
+from bundler.oci.header import BLOCK, END, content_size, header, padding
+from bundler.tree import DirectoryTree, Entry, FileTree, Kind, join, parents, sort_key
+
+FORMAT = 1
+"""Raised whenever the same entries would give other bytes: part of whatever key remembers a diff ID."""
+
+WHITEOUT = ".wh."
+"""Names that begin so delete, in a layer (OCI image specification, layer.md, "Whiteouts")."""
+
+_BUFFER = 1 << 20
+_BUFFERS = 4
+_SPECIAL = frozenset({Kind.CHARACTER, Kind.BLOCK, Kind.FIFO})
+
+
+class Writable(Protocol):
+    """What a layer is written to."""
+
+    def write(self, data: memoryview, /) -> object: ...
+
+
+@dataclass(frozen=True, slots=True)
+class LayerIdentity:
+    """What a layer is known by: the digest of its uncompressed tar, and that tar's size in bytes."""
+
+    diff_id: Digest
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSource:
+    """Entries that make one layer, and the tree in which their contents lie.
+
+    ``entries`` have their paths as in the image; ``tree`` opens them by the same paths.
+    """
+
+    name: str
+    version: str
+    tree: FileTree = field(repr=False)
+    entries: tuple[Entry, ...] = field(repr=False)
+    special: bool = False
+    """Devices and fifos are packed too: only for layers taken from someone else's image."""
+
+
+def source_of_tree(entries: Iterable[Entry], root: Path, at: str, *, name: str, version: str) -> LayerSource:
+    """The layer that shows the directory ``root``, whose entries are given, at the path ``at``."""
+    inside = at.strip("/")
+    placed = tuple(_place(entry, inside) for entry in entries)
+    return LayerSource(name, version, DirectoryTree(root, inside), layer_entries(placed, at=inside))
+
+
+def _place(entry: Entry, at: str) -> Entry:
+    if not at:
+        return entry
+    link = None if entry.hardlink is None else join(at, entry.hardlink)
+    return replace(entry, path=join(at, entry.path), hardlink=link)
+
+
+def layer_entries(entries: Iterable[Entry], *, at: str = "", special: bool = False) -> tuple[Entry, ...]:
+    """The entries of a layer: sorted, with every missing parent directory, 0755 and root's.
+
+    A client that must invent a parent stamps it with the present time.  Raises InputError (all problems
+    at once, each with its full path) for what a layer cannot hold.
+    """
+    found: dict[str, Entry] = {}
+    problems: list[BundleError] = []
+    for entry in entries:
+        if entry.path in found:
+            problems.append(InputError("two entries have this path", where="/" + entry.path))
+        if why := _refusal(entry, special):
+            problems.append(InputError(f"cannot be packed: {why}", where="/" + entry.path))
+        found[entry.path] = entry
+    for path in (*found, f"{at}/" if at else ""):
+        for parent in parents(path):
+            above = found.setdefault(parent, Entry(parent, Kind.DIRECTORY))
+            if above.kind is not Kind.DIRECTORY:
+                problems.append(
+                    InputError(f"lies below /{parent}, which is a {above.kind}", where="/" + path)
+                )
+    for entry in found.values():
+        if entry.hardlink is not None:
+            first = found.get(entry.hardlink)
+            sound = first is not None and first.kind is Kind.FILE and first.hardlink is None
+            if not sound or sort_key(entry.hardlink) >= sort_key(entry.path):
+                why = f"/{entry.hardlink} is not the first name of a file in the same layer"
+                problems.append(
+                    InputError("cannot be packed as a hard link", where="/" + entry.path, why=why)
+                )
+    raise_all(problems)
+    return tuple(found[path] for path in sorted(found, key=sort_key))
+
+
+def _refusal(entry: Entry, special: bool) -> str | None:
+    if entry.kind is Kind.SOCKET or (entry.kind in _SPECIAL and not special):
+        return f"it is a {entry.kind}" + ("" if entry.kind in (Kind.FIFO, Kind.SOCKET) else " device")
+    if entry.path.rpartition("/")[2].startswith(WHITEOUT):
+        return f"names that begin with {WHITEOUT} delete files in a layer"
+    if any(part in ("", ".", "..") for part in entry.path.split("/")) or "\0" in entry.path:
+        return "it is not a plain relative path"
+    return None
+
+
+def write_layer(source: LayerSource, out: Writable | None = None) -> LayerIdentity:
+    """Write the layer's tar to ``out``, or only hash it.
+
+    Raises InputError where a file is not what its entry says, as when it changed meanwhile.
+    """
+    pump = _Pump(out)
+    try:
+        for entry in source.entries:
+            pump.write(header(entry))
+            if content_size(entry):
+                _copy_content(source.tree, entry, pump)
+        pump.write(END)
+    except BaseException:
+        pump.abandon()
+        raise
+    return pump.finish()
+
+
+def tar_size(entries: Sequence[Entry]) -> int:
+    """Bytes of the tar that these entries make."""
+    total = len(END)
+    for entry in entries:
+        size = content_size(entry)
+        total += len(header(entry)) + size + padding(size)
+    return total
+
+
+def _copy_content(tree: FileTree, entry: Entry, pump: _Pump) -> None:
+    with tree.open(entry.path) as stream:
+        missing = pump.copy(stream, entry.size)
+        if missing or stream.read(1):
+            relation = "less" if missing else "more"
+            raise InputError(
+                f"holds {relation} than the {entry.size} bytes that it had", where="/" + entry.path,
+                why="the file changed while it was packed",
+            )  # fmt: skip
+    if rest := padding(entry.size):
+        pump.write(bytes(rest))
+
+
+class _Pump:
+    """Collects bytes in a ring of buffers, hashes them in a thread of its own, and writes them.
+
+    Headers and small files share a buffer, so that hashing and writing see large pieces only.
+    """
+
+    def __init__(self, out: Writable | None) -> None:
+        self._out = out
+        self._hash = hashlib.sha256()
+        self._free: SimpleQueue[bytearray] = SimpleQueue()
+        self._full: SimpleQueue[tuple[bytearray, int] | None] = SimpleQueue()
+        for _ in range(_BUFFERS):
+            self._free.put(bytearray(_BUFFER))
+        self._buffer = self._free.get()
+        self._used = 0
+        self._total = 0
+        self._thread = threading.Thread(target=self._work, name="hash", daemon=True)
+        self._thread.start()
+
+    def _work(self) -> None:
+        while (item := self._full.get()) is not None:
+            buffer, used = item
+            self._hash.update(memoryview(buffer)[:used])
+            self._free.put(buffer)
+
+    def write(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            count = min(len(view), _BUFFER - self._used)
+            self._buffer[self._used : self._used + count] = view[:count]
+            self._used += count
+            view = view[count:]
+            if self._used == _BUFFER:
+                self._flush()
+
+    def copy(self, stream: BinaryIO, size: int) -> int:
+        """Take ``size`` bytes from ``stream``; returns how many it lacks."""
+        while size:
+            room = memoryview(self._buffer)[self._used : self._used + size]
+            count = stream.readinto(room)  # type: ignore[attr-defined]
+            room.release()
+            if not count:
+                return size
+            self._used += count
+            size -= count
+            if self._used == _BUFFER:
+                self._flush()
+        return 0
+
+    def _flush(self) -> None:
+        if not self._used:
+            return
+        self._full.put((self._buffer, self._used))
+        self._total += self._used
+        if self._out is not None:
+            self._out.write(memoryview(self._buffer)[: self._used])
+        self._buffer = self._free.get()
+        self._used = 0
+
+    def abandon(self) -> None:
+        self._full.put(None)
+        self._thread.join()
+
+    def finish(self) -> LayerIdentity:
+        self._flush()
+        self.abandon()
+        return LayerIdentity(Digest("sha256:" + self._hash.hexdigest()), self._total)
+
+
+assert _BUFFER % BLOCK == 0
