@@ -1,0 +1,52 @@
+"""What integration tests share: an engine that the session starts and stops, and foreign roots.
+
+``dockerd`` is a daemon of our own (:class:`dockerd.Dockerd`).  ``foreign_root(name)`` is a directory with
+``scratch``, ``musl`` or ``debian``, not to be written to; ``foreign_image(name)`` the same as an image in
+that daemon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import cache
+from pathlib import Path
+
+import foreign
+import pytest
+from dockerd import Dockerd
+
+
+@pytest.fixture(scope="session")
+def dockerd() -> Iterator[Dockerd]:
+    with Dockerd() as daemon:
+        yield daemon
+
+
+@pytest.fixture
+def docker_host(dockerd: Dockerd, monkeypatch: pytest.MonkeyPatch) -> str:
+    """The daemon's address, which is in the environment, too: our own code then finds it there."""
+    monkeypatch.setenv("DOCKER_HOST", dockerd.host)
+    return dockerd.host
+
+
+@pytest.fixture(scope="session")
+def foreign_root(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    @cache
+    def make(name: str) -> Path:
+        return foreign.unpack(name, tmp_path_factory.mktemp("foreign") / name)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def foreign_image(dockerd: Dockerd) -> Callable[[str], str]:
+    @cache
+    def make(name: str) -> str:
+        reference = f"foreign/{name}:1"
+        # An image config as real base images have one: what must survive a commit unchanged.
+        changes = ['CMD ["/bin/sh"]', "ENV FOREIGN=" + name] if name != "scratch" else ['CMD ["/nop"]']
+        words = [part for change in changes for part in ("--change", change)]
+        dockerd.docker("import", *words, str(foreign.archive(name)), reference)
+        return reference
+
+    return make
