@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from bundler.errors import InputError
+
 if TYPE_CHECKING:
     from bundler.elf.edits import Edits
     from bundler.elf.read import ElfFile
@@ -97,11 +99,13 @@ def relocate_link(path: str, target: str, context: Context) -> str:
     return posixpath.relpath(target, posixpath.dirname(path))
 
 
-def elf_edits(elf: ElfFile, name: str, context: Context, needed: Mapping[str, str]) -> Edits | None:
+def elf_edits(
+    elf: ElfFile, name: str, context: Context, needed: Mapping[str, str], *, core: bool = False
+) -> Edits | None:
     """The edits that an ELF file needs, or None for one that is not loaded dynamically.
 
     ``needed`` maps the names that an executable needs to absolute paths: no search at start-up.  The
-    loader itself is left alone: it searches for nothing.
+    loader itself is left alone: it searches for nothing.  ``core`` lets the C library be edited.
     """
     from bundler.elf.edits import Edits
 
@@ -110,6 +114,48 @@ def elf_edits(elf: ElfFile, name: str, context: Context, needed: Mapping[str, st
     return Edits(
         interpreter=context.loader if elf.interpreter is not None else None,
         rpath=":".join(context.rpath),
-        replace_needed=tuple(needed.items()),
+        replace_needed=needed,
         no_default_lib=True,
+        core=core,
     )
+
+
+def expand(text: bytes, root: str, bundles: Mapping[str, str]) -> bytes:
+    """Fill ``{root}`` and ``{bundle:NAME}`` in; raises InputError for a bundle that is not in reach."""
+
+    def value(match: re.Match[bytes]) -> bytes:
+        name = match[1].decode()
+        if name == "root":
+            return root.encode()
+        bundle = name.removeprefix("bundle:")
+        if bundle not in bundles:
+            raise InputError(
+                f"the bundle {bundle!r} is not in reach here", hint="known: " + ", ".join(bundles)
+            )
+        return bundles[bundle].encode()
+
+    return re.sub(rb"\{(root|bundle:[a-z0-9-]+)\}", value, text)
+
+
+def edit_binary(data: bytes, old: bytes, new: bytes, count: int, where: str) -> bytes:
+    """Replace NUL-terminated text inside a binary by text of equal length; raises InputError.
+
+    Padding is refused: code that knows a string's length (std::string, Rust, Go) would read the padding
+    (conda-build#2524).
+    """
+    if len(old) != len(new):
+        raise InputError(
+            f"{new.decode(errors='replace')!r} ({len(new)} bytes) cannot take the place of "
+            f"{old.decode(errors='replace')!r} ({len(old)} bytes)",
+            where=where,
+            why="an edit inside a binary keeps the length",
+            hint="choose a prefix of the right length, or build from source",
+        )
+    found = data.count(old)
+    if found != count:
+        raise InputError(
+            f"{old.decode(errors='replace')!r} stands {found} times in the file, not {count}",
+            where=where,
+            hint="look at the file again: another version of it may keep the text elsewhere",
+        )
+    return data.replace(old, new)
