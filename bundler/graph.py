@@ -1,0 +1,139 @@
+"""The dependency graph as a picture (SVG) and as text.  Pure: names and edges in, a document out.
+
+The layout is the classic layered one (Sugiyama, Tagawa, Toda 1981): a node's column is the longest way
+down to what it depends on; rows are ordered by the mean row of what a node is joined to, which untangles
+most crossings of graphs as small as ours.
+"""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+COLUMN = 190
+ROW = 30
+BOX_WIDTH = 140
+BOX_HEIGHT = 22
+MARGIN = 24
+SWEEPS = 8
+
+COLOURS = ("#dbe9f6", "#e2f0d9", "#fdeada", "#ece2f3", "#fff5cc", "#dff2ef", "#f8dfe3", "#e9e9e9")
+
+
+@dataclass(frozen=True, slots=True)
+class GraphNode:
+    """A box: its text, the group that colours it (a bundle), and a remark shown on hovering."""
+
+    id: str
+    label: str
+    group: str
+    remark: str = ""
+
+
+def columns(nodes: Sequence[GraphNode], edges: Mapping[str, Sequence[str]]) -> list[list[str]]:
+    """Node ids by column: what depends on nothing first.  ``nodes`` must come in dependency order."""
+    depth: dict[str, int] = {}
+    for node in nodes:
+        depth[node.id] = 1 + max(
+            (depth[other] for other in edges.get(node.id, ()) if other in depth), default=-1
+        )
+    found: list[list[str]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
+    for node in nodes:
+        found[depth[node.id]].append(node.id)
+    joined: dict[str, list[str]] = {node.id: [] for node in nodes}
+    for name in joined:
+        for other in edges.get(name, ()):
+            if other in joined:
+                joined[name].append(other)
+                joined[other].append(name)
+    for _ in range(SWEEPS):
+        row = {name: float(index) for column in found for index, name in enumerate(column)}
+        for column in found:
+            means = {
+                name: sum(row[other] for other in joined[name]) / len(joined[name])
+                if joined[name]
+                else row[name]
+                for name in column
+            }
+            column.sort(key=means.__getitem__)
+            row.update({name: float(index) for index, name in enumerate(column)})
+    return found
+
+
+def to_svg(nodes: Sequence[GraphNode], edges: Mapping[str, Sequence[str]], title: str) -> str:
+    """An SVG 1.1 document; arrows point from a node to what it depends on."""
+    placed = columns(nodes, edges)
+    by_id = {node.id: node for node in nodes}
+    groups = list(dict.fromkeys(node.group for node in nodes))
+    colour = {group: COLOURS[index % len(COLOURS)] for index, group in enumerate(groups)}
+    tallest = max((len(column) for column in placed), default=1)
+    legend = MARGIN + 24
+    where: dict[str, tuple[float, float]] = {}
+    for x, column in enumerate(placed):
+        offset = (tallest - len(column)) * ROW / 2
+        for y, name in enumerate(column):
+            where[name] = (MARGIN + x * COLUMN, legend + MARGIN + offset + y * ROW)
+    width = max(MARGIN * 2 + max(len(placed), 1) * COLUMN, MARGIN * 2 + len(groups) * 130)
+    height = legend + MARGIN * 2 + tallest * ROW
+    lines = [
+        '<?xml version="1.0" encoding="UTF-8"?>',
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height:.0f}" '
+        f'viewBox="0 0 {width} {height:.0f}" font-family="sans-serif" font-size="12">',
+        f"<title>{html.escape(title)}</title>",
+        '<defs><marker id="tip" viewBox="0 0 8 8" refX="8" refY="4" markerWidth="7" markerHeight="7" '
+        'orient="auto"><path d="M0 0 8 4 0 8z" fill="#777"/></marker></defs>',
+        '<rect width="100%" height="100%" fill="white"/>',
+    ]
+    for index, group in enumerate(groups):
+        left = MARGIN + index * 130
+        lines.append(
+            f'<rect x="{left}" y="{MARGIN}" width="14" height="14" fill="{colour[group]}" stroke="#888"/>'
+        )
+        lines.append(f'<text x="{left + 20}" y="{MARGIN + 12}">{html.escape(group)}</text>')
+    for name, (x1, y1) in where.items():
+        for other in edges.get(name, ()):
+            if other not in where:
+                continue
+            x2, y2 = where[other][0] + BOX_WIDTH, where[other][1] + BOX_HEIGHT / 2
+            start, half = y1 + BOX_HEIGHT / 2, (x1 + x2) / 2
+            lines.append(
+                f'<path d="M{x1} {start:.1f} C{half:.1f} {start:.1f} {half:.1f} {y2:.1f} {x2} {y2:.1f}" '
+                'fill="none" stroke="#999" marker-end="url(#tip)"/>'
+            )
+    for name, (x, y) in where.items():
+        node = by_id[name]
+        remark = f"<title>{html.escape(node.remark)}</title>" if node.remark else ""
+        lines.append(
+            f'<g>{remark}<rect x="{x}" y="{y:.1f}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="4" '
+            f'fill="{colour[node.group]}" stroke="#666"/>'
+            f'<text x="{x + BOX_WIDTH / 2}" y="{y + 15:.1f}" text-anchor="middle">'
+            f"{html.escape(node.label)}</text></g>"
+        )
+    lines.append("</svg>")
+    return "\n".join(lines) + "\n"
+
+
+def to_text(nodes: Sequence[GraphNode], edges: Mapping[str, Sequence[str]]) -> str:
+    """Each node that nothing depends on as a tree; what was shown before is marked with ``…``."""
+    by_id = {node.id: node for node in nodes}
+    used = {other for node in nodes for other in edges.get(node.id, ())}
+    lines: list[str] = []
+    shown: set[str] = set()
+    pending: list[tuple[str, str, str]] = [
+        (node.id, "", "") for node in reversed(nodes) if node.id not in used
+    ]
+    while pending:
+        name, lead, below = pending.pop()
+        below_names = [other for other in edges.get(name, ()) if other in by_id]
+        again = name in shown and bool(below_names)
+        lines.append(f"{lead}{by_id[name].label}{' …' if again else ''}")
+        if again:
+            continue
+        shown.add(name)
+        for index, other in reversed(list(enumerate(below_names))):
+            last = index == len(below_names) - 1
+            pending.append(
+                (other, below + ("└── " if last else "├── "), below + ("    " if last else "│   "))
+            )
+    return "\n".join(lines) + "\n"
