@@ -70,10 +70,10 @@ def to_svg(nodes: Sequence[GraphNode], edges: Mapping[str, Sequence[str]], title
     tallest = max((len(column) for column in placed), default=1)
     legend = MARGIN + 24
     where: dict[str, tuple[float, float]] = {}
-    for x, column in enumerate(placed):
+    for number, column in enumerate(placed):
         offset = (tallest - len(column)) * ROW / 2
         for y, name in enumerate(column):
-            where[name] = (MARGIN + x * COLUMN, legend + MARGIN + offset + y * ROW)
+            where[name] = (MARGIN + number * COLUMN, legend + MARGIN + offset + y * ROW)
     width = max(MARGIN * 2 + max(len(placed), 1) * COLUMN, MARGIN * 2 + len(groups) * 130)
     height = legend + MARGIN * 2 + tallest * ROW
     lines = [

@@ -66,10 +66,15 @@ def key_inputs(
             for edit in recipe.literals
         ],
         "license_files": list(recipe.license_files),
-        "buildroot": [[p.name, p.digest] for p in toolchain.buildroot.packages],
-        "links": [list(pair) for pair in toolchain.links],
+        "buildroot": buildroot_digest(toolchain),
         "sees": [[name.partition("/")[2], sorted(outputs[name].items())] for name in node.sees],
     }
+
+
+def buildroot_digest(toolchain: Toolchain) -> Digest:
+    """Identity of the build root: its packages, and the links that stand for maintainer scripts."""
+    packages = [[package.name, package.digest] for package in toolchain.buildroot.packages]
+    return digest_bytes(canonical_json([packages, [list(pair) for pair in toolchain.links]]))
 
 
 def key_of(inputs: Mapping[str, Any]) -> Digest:

@@ -110,7 +110,7 @@ def _depth_first(wanted: Sequence[str], edges: Any, what: str, known: Mapping[st
                 raise InputError(
                     f"there is no {what} {name!r}",
                     why=f"asked for by {chain}" if on_path else None,
-                    hint=_close(name, known),
+                    hint=self._close_recipe(name),
                 )
             if name in on_path:
                 cycle = [*list(on_path)[list(on_path).index(name) :], name]
@@ -206,6 +206,9 @@ class _Planner:
     def _known(self, name: str) -> bool:
         return name in self.toolchain.recipes or name in self.recipes
 
+    def _close_recipe(self, name: str) -> str | None:
+        return _close(name, dict.fromkeys([*self.recipes, *self.toolchain.recipes]))
+
     def _homes(self) -> dict[tuple[str, str], tuple[str, str]]:
         """For each (bundle, recipe) listed: the (bundle, recipe) under which it is built once."""
         homes: dict[tuple[str, str], tuple[str, str]] = {}
@@ -223,32 +226,31 @@ class _Planner:
 
     def _check_bundles(self) -> None:
         problems: list[BundleError] = []
-        known = {**self.recipes, **self.toolchain.recipes}
         for bundle in self.order:
             file = self.bundles[bundle]
             for name in file.recipes:
-                if name not in known:
+                if not self._known(name):
                     problems.append(
                         InputError(
                             f"bundle {bundle!r} lists the recipe {name!r}, which does not exist",
                             where=str(file.path),
-                            hint=_close(name, known),
+                            hint=self._close_recipe(name),
                         )
                     )
                     continue
-                named = [output.bundle for output in known[name].outputs]
+                named = [output.bundle for output in self._recipe(name).outputs]
                 if named and bundle not in named:
                     problems.append(
                         InputError(
                             f"bundle {bundle!r} lists {name!r}, which has no [output.{bundle}]",
-                            where=str(known[name].path),
+                            where=str(self._recipe(name).path),
                             why="its outputs are " + ", ".join(named),
                         )
                     )
                 problems += [
                     InputError(
                         f"the recipe {name!r} has an output for {other!r}, which is no bundle here",
-                        where=str(known[name].path),
+                        where=str(self._recipe(name).path),
                     )
                     for other in named
                     if other not in self.prefixes
@@ -289,7 +291,7 @@ class _Planner:
                         why=None if self._known(name) else "there is no such recipe",
                         hint=f"add {name!r} to the recipes of {self.bundles[bundle].path.name}"
                         if self._known(name)
-                        else _close(name, {**self.recipes, **self.toolchain.recipes}),
+                        else self._close_recipe(name),
                     )
                 )
                 continue
