@@ -72,8 +72,8 @@ def to_svg(nodes: Sequence[GraphNode], edges: Mapping[str, Sequence[str]], title
     where: dict[str, tuple[float, float]] = {}
     for number, column in enumerate(placed):
         offset = (tallest - len(column)) * ROW / 2
-        for y, name in enumerate(column):
-            where[name] = (MARGIN + number * COLUMN, legend + MARGIN + offset + y * ROW)
+        for row, name in enumerate(column):
+            where[name] = (MARGIN + number * COLUMN, legend + MARGIN + offset + row * ROW)
     width = max(MARGIN * 2 + max(len(placed), 1) * COLUMN, MARGIN * 2 + len(groups) * 130)
     height = legend + MARGIN * 2 + tallest * ROW
     lines = [

@@ -110,7 +110,7 @@ def _depth_first(wanted: Sequence[str], edges: Any, what: str, known: Mapping[st
                 raise InputError(
                     f"there is no {what} {name!r}",
                     why=f"asked for by {chain}" if on_path else None,
-                    hint=self._close_recipe(name),
+                    hint=_close(name, known),
                 )
             if name in on_path:
                 cycle = [*list(on_path)[list(on_path).index(name) :], name]
