@@ -10,8 +10,8 @@ PACKAGE = Path(bundler.__file__).parent
 LINES = [
     ["errors", "digest", "events"],
     ["target", "tree", "globs", "toml_positions", "toml", "elf"],
-    ["recipe", "lock_file", "recipe_file"],
-    ["plan", "key", "relocate", "closure", "oci"],
+    ["recipe", "style", "lock_file", "recipe_file", "catalogue"],
+    ["plan", "key", "graph", "relocate", "closure", "oci"],
     ["process", "debian_index", "debian", "unpack", "fetch", "store"],
     ["jobserver", "sandbox", "buildroot", "registry", "engine", "relocation", "build", "volume"],
     ["progress", "pipeline"],
