@@ -4,37 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-from dataclasses import dataclass
 from pathlib import Path
 
 from bundler.errors import InputError
-from bundler.target import DEFAULT_ROOT, Target, parse_target
+from bundler.settings import Settings, cache_directory
+from bundler.target import DEFAULT_ROOT, parse_target
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 """Where our own recipes, images and toolchains lie."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What the options and the environment say about where things are."""
-
-    cache: Path
-    recipes: tuple[Path, ...]
-    images: tuple[Path, ...]
-    toolchains: Path
-    toolchain: str
-    target: Target
-    out: Path
-    jobs: int
-    offline: bool
-
-
-def cache_directory() -> Path:
-    """``BUNDLE_CACHE``, else ``$XDG_CACHE_HOME/bundle``, else ``~/.cache/bundle``."""
-    if named := os.environ.get("BUNDLE_CACHE"):
-        return Path(named).absolute()
-    base = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(base).expanduser().absolute() / "bundle"
 
 
 def add_inputs(parser: argparse.ArgumentParser) -> None:
@@ -117,4 +94,6 @@ def settings(arguments: argparse.Namespace) -> Settings:
         out=arguments.out.absolute(),
         jobs=jobs or len(os.sched_getaffinity(0)),
         offline=getattr(arguments, "offline", False) or bool(os.environ.get("BUNDLE_OFFLINE")),
+        keep_failed=getattr(arguments, "keep_failed", False),
+        debug_shell=getattr(arguments, "debug_shell", False),
     )

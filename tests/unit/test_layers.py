@@ -9,7 +9,7 @@ PACKAGE = Path(bundler.__file__).parent
 
 LINES = [
     ["errors", "digest", "events"],
-    ["target", "tree", "globs", "toml_positions", "toml", "elf"],
+    ["target", "settings", "tree", "globs", "toml_positions", "toml", "elf"],
     ["recipe", "style", "lock_file", "recipe_file", "catalogue"],
     ["plan", "key", "graph", "relocate", "closure", "oci"],
     ["process", "debian_index", "debian", "unpack", "fetch", "store"],
