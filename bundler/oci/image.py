@@ -7,7 +7,7 @@ uncompressed, so that a layer's digest is its diff ID.  One that was read keeps 
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol
@@ -99,7 +99,7 @@ class TarBlob:
 
 
 def pieces(stream: BinaryIO, offset: int, length: int) -> Iterator[memoryview]:
-    """``length`` bytes of a seekable stream, in pieces that share a buffer; raises InputError if cut short."""
+    """``length`` bytes of a seekable stream, in pieces that share one buffer; InputError if cut short."""
     buffer = memoryview(bytearray(min(PIECE, max(length, 1))))
     stream.seek(offset)
     while length:
@@ -199,7 +199,9 @@ class Image:
 
     @property
     def manifest_bytes(self) -> bytes:
-        return self.original.manifest if self.original else canonical_json(_manifest_json(self))
+        if self.original:
+            return self.original.manifest
+        return manifest_json(self.config_bytes, self.layers, self.annotations)
 
     @property
     def media_type(self) -> str:
@@ -260,17 +262,17 @@ def _config_json(image: Image) -> dict[str, Any]:
     }
 
 
-def _manifest_json(image: Image) -> dict[str, Any]:
-    config = image.config_bytes
+def manifest_json(config: bytes, layers: Sequence[Layer], annotations: Pairs = ()) -> bytes:
+    """The manifest of these layers and the configuration with these bytes (manifest.md)."""
     record: dict[str, Any] = {
         "schemaVersion": 2,
         "mediaType": MANIFEST,
         "config": Descriptor(CONFIG, digest_bytes(config), len(config)).to_dict(),
-        "layers": [layer.descriptor.to_dict() for layer in image.layers],
+        "layers": [layer.descriptor.to_dict() for layer in layers],
     }
-    if image.annotations:
-        record["annotations"] = dict(image.annotations)
-    return record
+    if annotations:
+        record["annotations"] = dict(annotations)
+    return canonical_json(record)
 
 
 def index_bytes(image: Image) -> bytes:

@@ -1,0 +1,207 @@
+"""Seekable streams over parts of files, and layers as such streams, decompressed and checked.
+
+Nothing here trusts what it reads: a layer's digest is checked before its first byte is used, and what
+comes out of a decompressor is bounded.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import tempfile
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import IO, Any, BinaryIO, Protocol
+
+from bundler.digest import Digest, digest_stream
+from bundler.errors import InputError
+from bundler.oci.image import PIECE, Layer
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What an image may ask of its reader; sizes in bytes."""
+
+    layers: int = 512
+    entries: int = 4_000_000
+    json: int = 4 << 20
+    """Of a manifest, index or configuration: what registries take, too."""
+    extended: int = 1 << 20
+    """Of one tar entry's extended header."""
+    unpacked: int = 64 << 30
+    """Of one layer."""
+    ratio: int = 200
+    """Of a compressed layer: how much larger it may become, above the first gigabyte."""
+
+    def unpacked_of(self, compressed: int) -> int:
+        return min(self.unpacked, max(1 << 30, compressed * self.ratio))
+
+
+LIMITS = Limits()
+
+
+class _Range(io.RawIOBase):
+    """A part of an open file.  Reads have their own position, so that many ranges share one descriptor."""
+
+    def __init__(self, file: IO[bytes], start: int, length: int) -> None:
+        self._file = file
+        self._start = start
+        self._length = length
+        self._at = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._at
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._length}[whence]
+        self._at = max(0, base + offset)
+        return self._at
+
+    def readinto(self, buffer: Any) -> int:
+        view = memoryview(buffer)[: max(0, self._length - self._at)]
+        count = os.preadv(self._file.fileno(), [view], self._start + self._at) if view else 0
+        self._at += count
+        return count
+
+
+def open_range(file: IO[bytes], start: int, length: int, buffer: int = 1 << 16) -> BinaryIO:
+    """``length`` bytes of ``file`` from ``start`` as a stream; the file stays open while it is used."""
+    return io.BufferedReader(_Range(file, start, length), buffer)
+
+
+class LayerStream:
+    """The uncompressed tar of a layer: a file that is open, and the range of it."""
+
+    def __init__(self, file: IO[bytes], start: int, length: int) -> None:
+        self.file = file
+        self.start = start
+        self.length = length
+
+    def open(self, start: int = 0, length: int | None = None) -> BinaryIO:
+        return open_range(self.file, self.start + start, self.length - start if length is None else length)
+
+    def close(self) -> None:
+        self.file.close()
+
+
+def open_layer(layer: Layer, limits: Limits = LIMITS) -> LayerStream:
+    """The layer's tar, whose digests were checked; one that is compressed lies in a temporary file.
+
+    Raises InputError if the blob is not what its descriptor says, or expands beyond the limits.
+    """
+    label = f"layer {layer.diff_id}"
+    place = layer.blob.file()
+    if place is None:
+        file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+        layer.blob.copy_to(file)
+        start, length = 0, file.tell()
+        file.flush()
+    else:
+        path, start, length = place
+        try:
+            file = path.open("rb")
+        except OSError as error:
+            raise InputError("a layer cannot be read", where=str(path), why=error.strerror) from error
+    try:
+        codec = sniff(os.pread(file.fileno(), 8, start))
+        if codec is None:
+            _expect(file, start, length, layer.diff_id, label)
+            return LayerStream(file, start, length)
+        compressed = open_range(file, start, length, PIECE)
+        spool: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
+        try:
+            _spool(compressed, codec, layer, spool, limits.unpacked_of(length))
+        except BaseException:
+            spool.close()
+            raise
+        file.close()
+        return LayerStream(spool, 0, spool.tell())
+    except BaseException:
+        file.close()
+        raise
+
+
+def sniff(head: bytes) -> str | None:
+    """The compression that a blob begins with, whatever its media type says."""
+    if head.startswith(b"\x1f\x8b"):
+        return "gzip"
+    return "zstd" if head.startswith(b"\x28\xb5\x2f\xfd") else None
+
+
+def _expect(file: IO[bytes], start: int, length: int, digest: Digest, label: str) -> None:
+    found = digest_stream(open_range(file, start, length, PIECE))
+    if found != digest:
+        raise InputError(f"{label} is damaged", why=f"its bytes have the digest {found}")
+
+
+def _spool(compressed: BinaryIO, codec: str, layer: Layer, out: IO[bytes], limit: int) -> None:
+    blob, inner = hashlib.sha256(), hashlib.sha256()
+    label = f"layer {layer.diff_id}"
+    for piece in decompress(_hashed(compressed, blob), codec, label):
+        inner.update(piece)
+        out.write(piece)
+        if out.tell() > limit:
+            raise InputError(
+                f"{label} expands beyond {limit} bytes", why="it looks like a decompression bomb"
+            )
+    out.flush()
+    for digest, found in ((layer.descriptor.digest, blob), (layer.diff_id, inner)):
+        if "sha256:" + found.hexdigest() != digest:
+            raise InputError(f"{label} is damaged", why=f"not {digest} but sha256:{found.hexdigest()}")
+
+
+class Hash(Protocol):
+    def update(self, data: bytes, /) -> None: ...
+
+
+def _hashed(stream: BinaryIO, into: Hash) -> Iterator[bytes]:
+    while piece := stream.read(PIECE):
+        into.update(piece)
+        yield piece
+
+
+def decompress(source: Iterable[bytes], codec: str, label: str) -> Iterator[bytes]:
+    """Uncompressed pieces of at most 4 MiB; gzip's members and zstd's frames may follow one another."""
+    try:
+        yield from _gunzip(source) if codec == "gzip" else _unzstd(source)
+    except (zlib.error, EOFError) as error:
+        raise InputError(f"{label} is damaged", why=f"{codec}: {error}") from error
+
+
+def _gunzip(source: Iterable[bytes]) -> Iterator[bytes]:
+    engine = zlib.decompressobj(wbits=31)
+    for piece in source:
+        while piece:
+            if engine.eof:
+                engine = zlib.decompressobj(wbits=31)
+            yield engine.decompress(piece, 4 * PIECE)
+            piece = engine.unused_data if engine.eof else engine.unconsumed_tail
+    while not engine.eof and (rest := engine.decompress(b"", 4 * PIECE)):
+        yield rest
+    if not engine.eof:
+        raise EOFError("its data do not end")
+
+
+def _unzstd(source: Iterable[bytes]) -> Iterator[bytes]:
+    from backports import zstd
+
+    engine = zstd.ZstdDecompressor()
+    try:
+        for piece in source:
+            while piece or not (engine.eof or engine.needs_input):
+                if engine.eof:
+                    engine = zstd.ZstdDecompressor()
+                yield engine.decompress(piece, 4 * PIECE)
+                piece = engine.unused_data if engine.eof else b""
+    except zstd.ZstdError as error:
+        raise zlib.error(str(error)) from error
+    if not engine.eof:
+        raise EOFError("its data do not end")
