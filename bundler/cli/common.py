@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
+from bundler.catalogue import Catalogue
 from bundler.errors import InputError
+from bundler.plan import Plan, make_plan
 from bundler.settings import Settings, cache_directory
+from bundler.store import Store, write_file
 from bundler.target import DEFAULT_ROOT, parse_target
 
 CHECKOUT = Path(__file__).resolve().parents[2]
@@ -97,3 +101,25 @@ def settings(arguments: argparse.Namespace) -> Settings:
         keep_failed=getattr(arguments, "keep_failed", False),
         debug_shell=getattr(arguments, "debug_shell", False),
     )
+
+
+def catalogue(settings: Settings) -> Catalogue:
+    return Catalogue(recipes=settings.recipes, images=settings.images, toolchains=settings.toolchains)
+
+
+def store(settings: Settings) -> Store:
+    return Store(settings.cache)
+
+
+def plan(settings: Settings, known: Catalogue, bundles: Sequence[str]) -> Plan:
+    """The plan for bundles by name; raises InputError for what is wrong in their files."""
+    return make_plan(
+        bundles, known.bundles, known.recipes, known.toolchain(settings.toolchain), settings.target
+    )
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a result that the user asked for, whole or not at all."""
+    if not path.parent.is_dir():
+        raise InputError("there is no such directory", where=str(path.parent))
+    write_file(path.absolute(), text.encode("utf-8", "surrogateescape"))
