@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
-from collections.abc import Mapping, Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, BinaryIO
 
 from bundler.errors import EnvironmentLacks
 
@@ -81,3 +84,51 @@ def run(
         if sink is not None:
             sink.close()
     return Completed(tuple(argv), done.returncode, done.stdout or b"", done.stderr or b"")
+
+
+def run_feeding(
+    argv: Sequence[str], feed: Callable[[BinaryIO], None], *, environment: Mapping[str, str] | None = None
+) -> Completed:
+    """Run a program whose standard input ``feed`` writes, however long that is.
+
+    A program that stops reading early ends the feeding; its status tells why.  Raises as :func:`run`,
+    and what ``feed`` raises, after the program was killed.
+    """
+    with tempfile.TemporaryFile() as stdout, tempfile.TemporaryFile() as stderr:
+        process = _start(argv, environment, stdin=subprocess.PIPE, stdout=stdout, stderr=stderr)
+        assert process.stdin is not None
+        try:
+            with contextlib.suppress(BrokenPipeError), process.stdin as stdin:
+                feed(stdin)
+        except BaseException:
+            process.kill()
+            process.wait()
+            raise
+        status = process.wait()
+        stdout.seek(0)
+        stderr.seek(0)
+        return Completed(tuple(argv), status, stdout.read(), stderr.read())
+
+
+def run_attached(argv: Sequence[str], *, environment: Mapping[str, str] | None = None) -> int:
+    """Run a program on our own standard input, output and error, and return its status.
+
+    An interrupt (which a terminal sends to both) leaves it the time to end by itself.
+    """
+    process = _start(argv, environment)
+    while True:
+        try:
+            return process.wait()
+        except KeyboardInterrupt:
+            process.terminate()
+
+
+def _start(
+    argv: Sequence[str], environment: Mapping[str, str] | None, **streams: Any
+) -> subprocess.Popen[bytes]:
+    try:
+        return subprocess.Popen(
+            list(argv), env=dict(BASE_ENVIRONMENT if environment is None else environment), **streams
+        )
+    except OSError as error:
+        raise EnvironmentLacks(f"cannot start {argv[0]!r}", why=str(error)) from error

@@ -11,7 +11,7 @@ LINES = [
     ["errors", "digest", "events"],
     ["target", "settings", "tree", "globs", "toml_positions", "toml", "elf"],
     ["recipe", "style", "lock_file", "recipe_file", "catalogue"],
-    ["plan", "key", "graph", "relocate", "closure", "oci"],
+    ["plan", "key", "graph", "relocate", "closure", "labels", "oci", "scrub", "mount"],
     ["process", "debian_index", "debian", "unpack", "fetch", "store"],
     ["jobserver", "sandbox", "buildroot", "registry", "engine", "relocation", "build", "volume"],
     ["progress", "pipeline"],
