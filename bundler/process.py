@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 from bundler.errors import EnvironmentLacks
 
@@ -87,7 +87,7 @@ def run(
 
 
 def run_feeding(
-    argv: Sequence[str], feed: Callable[[BinaryIO], None], *, environment: Mapping[str, str] | None = None
+    argv: Sequence[str], feed: Callable[[IO[bytes]], None], *, environment: Mapping[str, str] | None = None
 ) -> Completed:
     """Run a program whose standard input ``feed`` writes, however long that is.
 
@@ -130,5 +130,58 @@ def _start(
         return subprocess.Popen(
             list(argv), env=dict(BASE_ENVIRONMENT if environment is None else environment), **streams
         )
+    except OSError as error:
+        raise EnvironmentLacks(f"cannot start {argv[0]!r}", why=str(error)) from error
+
+
+def stream(
+    argv: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    output: Callable[[bytes], None],
+    stop: threading.Event | None = None,
+) -> int:
+    """Run a program and hand both its outputs to ``output`` as they come; returns its status.
+
+    It is killed when ``stop`` is set, and when ``output`` raises.  Raises EnvironmentLacks where it
+    cannot start.
+    """
+    try:
+        process = subprocess.Popen(
+            list(argv),
+            env=dict(BASE_ENVIRONMENT if environment is None else environment),
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+        )
+    except OSError as error:
+        raise EnvironmentLacks(f"cannot start {argv[0]!r}", why=str(error)) from error
+    # Our end of its standard input stays open, unused: to who reads it, its end means that we are gone.
+    with process:
+        assert process.stdout is not None
+        waiting = select.poll()
+        waiting.register(process.stdout, select.POLLIN)
+        try:
+            while True:
+                if stop is not None and stop.is_set():
+                    process.kill()
+                    break
+                if waiting.poll(200):
+                    data = os.read(process.stdout.fileno(), 1 << 16)
+                    if not data:
+                        break
+                    output(data)
+        except BaseException:
+            process.kill()
+            raise
+    return process.returncode
+
+
+def interact(argv: Sequence[str], *, environment: Mapping[str, str] | None = None) -> int:
+    """Run a program on our own terminal and return its status."""
+    try:
+        return subprocess.run(
+            list(argv), env=dict(BASE_ENVIRONMENT if environment is None else environment), check=False
+        ).returncode
     except OSError as error:
         raise EnvironmentLacks(f"cannot start {argv[0]!r}", why=str(error)) from error
