@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+import select
 import shutil
 import subprocess
 import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -146,16 +148,9 @@ def stream(
     It is killed when ``stop`` is set, and when ``output`` raises.  Raises EnvironmentLacks where it
     cannot start.
     """
-    try:
-        process = subprocess.Popen(
-            list(argv),
-            env=dict(BASE_ENVIRONMENT if environment is None else environment),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-        )
-    except OSError as error:
-        raise EnvironmentLacks(f"cannot start {argv[0]!r}", why=str(error)) from error
+    process = _start(
+        argv, environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    )
     # Our end of its standard input stays open, unused: to who reads it, its end means that we are gone.
     with process:
         assert process.stdout is not None
@@ -175,13 +170,3 @@ def stream(
             process.kill()
             raise
     return process.returncode
-
-
-def interact(argv: Sequence[str], *, environment: Mapping[str, str] | None = None) -> int:
-    """Run a program on our own terminal and return its status."""
-    try:
-        return subprocess.run(
-            list(argv), env=dict(BASE_ENVIRONMENT if environment is None else environment), check=False
-        ).returncode
-    except OSError as error:
-        raise EnvironmentLacks(f"cannot start {argv[0]!r}", why=str(error)) from error
