@@ -101,16 +101,21 @@ def _parse(words: list[str]) -> argparse.Namespace:
             f"there is no verb {words[0]!r}",
             hint=f"did you mean {close[0]!r}?" if close else "'bundle --help' lists them",
         )
-    module = load_verb(words[0])
+    return parser_of(words[0]).parse_args(words[1:])
+
+
+def parser_of(name: str) -> argparse.ArgumentParser:
+    """The parser of one verb; its result has ``run``, the function that does the work."""
+    module = load_verb(name)
     parser = argparse.ArgumentParser(
-        prog=f"bundle {words[0]}",
+        prog=f"bundle {name}",
         description=module.SUMMARY[0].upper() + module.SUMMARY[1:] + ".",
         epilog=getattr(module, "EPILOG", None),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     module.configure(parser)
     parser.set_defaults(run=module.run)
-    return parser.parse_args(words[1:])
+    return parser
 
 
 def overview(names: Sequence[str]) -> str:
