@@ -1,0 +1,80 @@
+"""A bundle as an image: one layer per recipe in the order given, then one that says what is in them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import PurePosixPath
+from typing import BinaryIO
+
+from bundler.digest import digest_bytes
+from bundler.errors import InputError
+from bundler.oci import sbom
+from bundler.oci.image import TITLE, VERSION, Image, ImageConfig, Layer, layer_of
+from bundler.oci.layer import LayerSource, layer_entries
+from bundler.oci.manifest import MANIFEST, BundleFacts, Component, manifest_lines
+from bundler.tree import Entry, Kind, walk
+
+
+class MemoryTree:
+    """A file tree of a few small files, by path."""
+
+    def __init__(self, files: Mapping[str, bytes]) -> None:
+        self._files = dict(files)
+        entries = layer_entries(
+            Entry(path, Kind.FILE, 0o644, len(data), digest_bytes(data)) for path, data in files.items()
+        )
+        self._entries = {entry.path: entry for entry in entries}
+
+    @property
+    def entries(self) -> tuple[Entry, ...]:
+        return tuple(self._entries.values())
+
+    def get(self, path: str) -> Entry | None:
+        return self._entries.get(path) if path else Entry("", Kind.DIRECTORY)
+
+    def names(self, path: str) -> Sequence[str]:
+        above = PurePosixPath(path)
+        return [PurePosixPath(name).name for name in self._entries if PurePosixPath(name).parent == above]
+
+    def walk(self) -> Iterator[Entry]:
+        return walk(self)
+
+    def open(self, path: str) -> BinaryIO:
+        if path not in self._files:
+            raise InputError("is not a regular file", where=path)
+        return io.BytesIO(self._files[path])
+
+
+def facts_layer(bundle: BundleFacts, components: Sequence[Component]) -> Layer:
+    """The last layer: manifest and SBOMs, in ``share/bundle`` of the prefix."""
+    inside = bundle.facts.prefix.strip("/")
+    tree = MemoryTree(
+        {
+            f"{inside}/{MANIFEST}": manifest_lines(bundle, components),
+            f"{inside}/{sbom.SPDX}": sbom.spdx(bundle, components),
+            f"{inside}/{sbom.CYCLONEDX}": sbom.cyclonedx(bundle, components),
+        }
+    )
+    return layer_of(LayerSource("manifest", bundle.facts.version, tree, tree.entries))
+
+
+def bundle_image(
+    bundle: BundleFacts,
+    layers: Sequence[Layer],
+    components: Sequence[Component],
+    *,
+    command: Sequence[str],
+    environment: Sequence[tuple[str, str]] = (),
+    reference: str = "",
+) -> Image:
+    """The image of a bundle.  ``command`` is its Cmd: ``docker create`` wants one even where none is run."""
+    facts = bundle.facts
+    described = tuple(sorted({**facts.to_labels(), TITLE: facts.name, VERSION: facts.version}.items()))
+    config = ImageConfig(
+        architecture=bundle.architecture,
+        command=tuple(command),
+        environment=tuple(f"{name}={value}" for name, value in environment),
+        labels=described,
+    )
+    return Image((*layers, facts_layer(bundle, components)), config, described, reference)
