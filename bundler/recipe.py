@@ -36,6 +36,12 @@ class Source:
     commit: str | None = None
     submodules: bool = False
 
+    @property
+    def file_name(self) -> str:
+        """The last part of the first URL: what the file is called where it is kept under a name."""
+        path = self.urls[0].partition("?")[0].partition("#")[0]
+        return path.rstrip("/").rpartition("/")[2]
+
 
 @dataclass(frozen=True, slots=True)
 class Step:
@@ -55,15 +61,18 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class BinaryEdit:
-    """An edit of equal length inside a binary: ``old`` becomes ``new``, padded by ``pad`` if shorter.
+    """An edit of equal length inside binaries: ``old`` becomes ``new``.
 
-    ``file`` is a glob relative to the prefix; ``count`` the number of occurrences that there must be.
+    ``files`` are globs relative to the prefix; ``count`` is the number of occurrences that each file must
+    have.  A shorter ``new`` is filled up with ``pad``, one byte: it must be one that means nothing where
+    the text is used, as a slash at the end of a directory does.
     """
 
-    file: str
+    files: tuple[str, ...]
     old: bytes
     new: bytes
     count: int
+    pad: bytes = b""
 
 
 @dataclass(frozen=True, slots=True)
