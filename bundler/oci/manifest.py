@@ -225,6 +225,8 @@ def read_manifest(data: bytes, *, where: str) -> Manifest:
                 entry = entry_from_dict(record, where=place)
                 entries[entry.path] = entry
                 owners[entry.path] = str(record["recipe"])
+        except InputError as error:
+            raise InputError(error.message, where=place, why=error.why) from error
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise InputError("is no line of a manifest", where=place, why=repr(error)) from error
     if facts is None:

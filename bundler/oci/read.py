@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import tempfile
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,12 +126,16 @@ class _Spool:
     """A temporary file by name, removed with the last reference to it."""
 
     def __init__(self) -> None:
-        self._directory = tempfile.TemporaryDirectory(prefix="bundle-")
-        self.path = Path(self._directory.name) / "archive"
+        descriptor, name = tempfile.mkstemp(prefix="bundle-")
+        os.close(descriptor)
+        self.path = Path(name)
+        weakref.finalize(self, self.path.unlink, missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
 class _SpooledBlob(FileBlob):
+    """A part of a temporary file, which lives as long as one of its parts."""
+
     spool: _Spool | None = None
 
 

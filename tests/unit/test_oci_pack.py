@@ -1,0 +1,166 @@
+"""What a bundle says of itself: the manifest read back, SBOMs, package URLs, and the whole image."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from bundler.digest import Digest, digest_bytes
+from bundler.errors import InputError
+from bundler.labels import Facts, Required, read_facts
+from bundler.oci.image import layer_of
+from bundler.oci.layer import LayerSource
+from bundler.oci.manifest import (
+    MANIFEST,
+    BundleFacts,
+    Component,
+    component_of,
+    cpe_of,
+    manifest_lines,
+    package_urls,
+    read_manifest,
+)
+from bundler.oci.merged import ImageTree
+from bundler.oci.pack import MemoryTree, bundle_image, facts_layer
+from bundler.oci.sbom import CYCLONEDX, SPDX
+from bundler.recipe import LockedPackage, Recipe, Source
+from bundler.tree import Kind
+
+ZERO = Digest("sha256:" + "0" * 64)
+FACTS = Facts("shell", "0.1.0", "/.deps/shell/1", 1, (Required("runtime", ZERO),))
+BUNDLE = BundleFacts(FACTS, "amd64", commands=("bin/bash",), symbols=("GLIBC_2.38",))
+
+
+def recipe(**changes: object) -> Recipe:
+    urls = ("https://files.example/bash-5.2.tar.gz", "debian:pool/main/b/bash/bash_5.2.37.orig.tar.xz")
+    blank = Recipe("bash", "5.2", "GPL-3.0-or-later", Path("recipe.toml"), sources=(Source(urls, ZERO),))
+    return replace(blank, **changes)  # type: ignore[arg-type]
+
+
+def component(files: dict[str, bytes], **changes: object) -> tuple[Component, LayerSource]:
+    tree = MemoryTree({f".deps/shell/1/{path}": data for path, data in files.items()})
+    found = recipe(**changes)
+    source = LayerSource(found.name, found.version, tree, tree.entries)
+    return component_of(found, source.entries, layer_of(source).diff_id), source
+
+
+@pytest.fixture
+def components() -> list[Component]:
+    return [
+        component({"bin/bash": b"elf", "share/man/bash.1": b"man"})[0],
+        component(
+            {"lib/libz.so": b"elf"},
+            name="zlib",
+            license="LicenseRef-odd AND Zlib",
+            homepage="https://z.example",
+        )[0],
+    ]
+
+
+def test_manifest_is_read_back(components: list[Component]) -> None:
+    found = read_manifest(manifest_lines(BUNDLE, components), where="manifest")
+    assert (found.facts, found.architecture) == (FACTS, "amd64")
+    assert found.owners[".deps/shell/1/lib/libz.so"] == "zlib"
+    assert found.entries[".deps/shell/1/bin/bash"].digest == digest_bytes(b"elf")
+    assert {name: record["layer"] for name, record in found.recipes.items()} == {
+        item.name: item.layer for item in components
+    }
+    assert list(found.entries) == sorted(found.entries)
+
+
+def test_order_of_recipes_does_not_matter_to_the_lines(components: list[Component]) -> None:
+    lines = manifest_lines(BUNDLE, components).splitlines()
+    again = manifest_lines(BUNDLE, components[::-1]).splitlines()
+    files = [line for line in lines if b'"kind":"file"' in line]
+    assert files == [line for line in again if b'"kind":"file"' in line]
+
+
+def test_two_recipes_with_one_path_are_named() -> None:
+    one, two = component({"bin/sh": b"1"})[0], component({"bin/sh": b"2"}, name="dash")[0]
+    with pytest.raises(InputError, match="both bash and dash"):
+        manifest_lines(BUNDLE, [one, two])
+
+
+@pytest.mark.parametrize(
+    "line", [b"{", b"[]", b'{"type":"entry","path":"/abs"}', b'{"type":"bundle"}', b"\xff"]
+)
+def test_lines_that_are_none_are_pointed_at(components: list[Component], line: bytes) -> None:
+    data = manifest_lines(BUNDLE, components) + line + b"\n"
+    with pytest.raises(InputError, match=rf"manifest:{data.count(10)}: "):
+        read_manifest(data, where="manifest")
+
+
+PURLS = [
+    (recipe(purl="pkg:generic/x@{version}"), (), ("pkg:generic/x@5.2",)),
+    (
+        recipe(sources=()),
+        (LockedPackage("libc6", "2.41-12+deb13u1", "amd64", "pool/x.deb", ZERO, 1),),
+        ("pkg:deb/debian/libc6@2.41-12%2Bdeb13u1?arch=amd64",),
+    ),
+    (recipe(sources=(Source(("pypi:Ansible_Core/x.tar.gz",), ZERO),)), (), ("pkg:pypi/ansible-core@5.2",)),
+    (
+        recipe(),
+        (),
+        (
+            "pkg:generic/bash@5.2?checksum=sha256:" + "0" * 64
+            + "&download_url=https:%2F%2Ffiles.example%2Fbash-5.2.tar.gz",
+            "pkg:deb/debian/bash@5.2.37?arch=source",
+        ),
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("found", "packages", "expected"), PURLS)
+def test_package_urls(found: Recipe, packages: tuple[LockedPackage, ...], expected: tuple[str, ...]) -> None:
+    assert package_urls(found, packages) == expected
+
+
+@pytest.mark.parametrize(
+    ("cpe", "expected"),
+    [
+        (None, "cpe:2.3:a:bash:bash:5.2:*:*:*:*:*:*:*"),
+        ("gnu:bash", "cpe:2.3:a:gnu:bash:5.2:*:*:*:*:*:*:*"),
+        ("cpe:2.3:a:gnu:bash:{version}:*:*:*:*:*:*:*", "cpe:2.3:a:gnu:bash:5.2:*:*:*:*:*:*:*"),
+    ],
+)
+def test_cpe_names(cpe: str | None, expected: str) -> None:
+    assert cpe_of(recipe(cpe=cpe)) == expected
+
+
+def test_the_image_of_a_bundle(components: list[Component]) -> None:
+    _, source = component({"bin/bash": b"elf", "share/man/bash.1": b"man"})
+    image = bundle_image(
+        BUNDLE,
+        [layer_of(source)],
+        components[:1],
+        command=["/.deps/shell/1/bin/bash"],
+        reference="shell:0.1.0",
+    )
+    assert read_facts(image.labels, where="image") == FACTS
+    config = json.loads(image.config_bytes)
+    assert config["config"]["Cmd"] == ["/.deps/shell/1/bin/bash"]
+    assert "Volumes" not in config["config"]
+    assert [item["created_by"] for item in config["history"]] == ["bash 5.2", "manifest 0.1.0"]
+    with ImageTree(image) as tree:
+        outside = [entry.path for entry in tree.walk() if not entry.path.startswith(".deps/shell/1/")]
+        assert outside == [".deps", ".deps/shell", ".deps/shell/1"]
+        names = [
+            entry.path.removeprefix(".deps/shell/1/") for entry in tree.walk() if entry.kind is Kind.FILE
+        ]
+        manifest = tree.open(".deps/shell/1/" + MANIFEST).read()
+    assert names == ["bin/bash", MANIFEST, CYCLONEDX, SPDX, "share/man/bash.1"]
+    assert read_manifest(manifest, where="manifest").facts == FACTS
+
+
+def test_a_bump_changes_one_layer_and_the_last() -> None:
+    def image(version: str, content: bytes) -> list[Digest]:
+        made = [
+            component({"lib/z": b"z"}, name="zlib"),
+            component({"bin/git": content}, name="git", version=version),
+        ]
+        layers = [layer_of(source) for _, source in made]
+        return [layer.diff_id for layer in (*layers, facts_layer(BUNDLE, [one for one, _ in made]))]
+
+    old, new = image("2.47.0", b"old"), image("2.47.1", b"new")
+    assert [one == other for one, other in zip(old, new, strict=True)] == [True, False, False]
