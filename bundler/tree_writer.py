@@ -31,7 +31,6 @@ class TreeWriter:
     """
 
     def __init__(self, root: Path, where: str, *, below: str = "", is_root: bool = False) -> None:
-        root.mkdir(parents=True, exist_ok=True)
         self.where = where
         self.is_root = is_root
         self.root = root
@@ -39,9 +38,9 @@ class TreeWriter:
         self._below = f"{below}/" if below else ""
         self._directories = {""}
         self._links: list[str] = []
-        if below:
-            with self._explained(below):
-                self._make(below)
+        with self._explained(str(root)):
+            root.mkdir(parents=True, exist_ok=True)
+            self._make(below)
 
     def directory(self, path: str) -> None:
         with self._explained(path):

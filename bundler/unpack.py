@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any, BinaryIO
 
 from bundler.errors import InputError
+from bundler.oci.header import BLOCK
 from bundler.oci.stream import Limits, decompress, open_range
 from bundler.oci.tar import members
 from bundler.recipe import Source
@@ -160,6 +161,8 @@ def _tar(file: IO[bytes], size: int, kind: str, writer: TreeWriter, strip: int, 
         raise InputError("the archive is empty", where=writer.where)
     while stream.read(_CHUNK):
         pass  # a decompressor checks its sums at the very end
+    if stream.tell() % BLOCK:
+        raise InputError("is cut short", where=writer.where, why=f"it ends at byte {stream.tell()}")
 
 
 def _pieces(source: Iterable[bytes], kind: str, where: str) -> Iterator[bytes]:
