@@ -38,6 +38,8 @@ class Files:
         self._directories: dict[str, _Directory | None] = {}
         self._found: dict[tuple[str, str], Found | None] = {}
         self._facts: dict[str, ElfFile | ElfError | None] = {}
+        self.has_hwcaps = False
+        """Whether a directory that was looked into holds libraries for certain processors only."""
 
     def find(self, directory: str, name: str) -> Found | None:
         """``name`` in the absolute ``directory``, links followed; None where there is no such name."""
@@ -101,5 +103,6 @@ class Files:
             known = None
             if found.entry is not None and found.entry.kind is Kind.DIRECTORY and found.error is None:
                 known = _Directory(found.path, frozenset(self.tree.names(found.path)), found.hops)
+                self.has_hwcaps |= "glibc-hwcaps" in known.names
             self._directories[directory] = known
             return known

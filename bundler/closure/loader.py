@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from bundler.closure.files import Files, Found
 from bundler.closure.loaded import MAX_LOOKUPS, MAX_OBJECTS, Closure, How, Loaded, Lookup, Problem
-from bundler.closure.paths import Form, directory_of, split_path
+from bundler.closure.paths import Form, directory_of, expand_tokens, split_path
 from bundler.closure.versions import check_versions
 from bundler.elf.format import DF_1_PIE, ET_DYN, ET_EXEC, PT_LOAD
 from bundler.elf.read import ElfError, ElfFile
@@ -135,6 +135,10 @@ class Loader:
             self._paths[key] = tuple(e.directory for e in elements if e.form is not Form.RELATIVE)
         return self._paths[key]
 
+    def expand(self, name: str, opened: str) -> str:
+        """A needed name of the object that was opened as ``opened``, with its tokens replaced."""
+        return expand_tokens(name, directory_of(opened), self._build.lib, self._build.platform)
+
     def answers(self, lists: _Lists) -> dict[str, _Answer]:
         return self._answers.setdefault(lists, {})
 
@@ -164,6 +168,10 @@ class Loader:
                 if verdict is not None:
                     return self._answer(f"{place if place != '/' else ''}/{name}", found, verdict, how)
         return None
+
+    def finds(self, lists: _Lists, name: str) -> bool:
+        """Whether dlopen of ``name`` would find a file that can be loaded."""
+        return isinstance(self.open(name) if "/" in name else self.search(lists, name), _Hit)
 
     def _from_cache(self, name: str, refused: tuple[str, ...]) -> _Answer:
         for path in self._build.cache.get(name, ()):
@@ -270,7 +278,8 @@ class _Load:
         elf = self.objects[index].elf
         lists = self._loader.lists(self.objects, index)
         answers = self._loader.answers(lists)
-        for name in elf.needed[:MAX_LOOKUPS]:
+        for written in elf.needed[:MAX_LOOKUPS]:
+            name = self._loader.expand(written, self.objects[index].name) if "$" in written else written
             known = self._known.get(name)
             if known is not None:
                 self._reuse(index, name, known, lists, answers)
@@ -285,13 +294,14 @@ class _Load:
                 self.problems.append(Problem(index, "needed-unfit", answer.name, message))
             else:
                 self.problems.append(Problem(index, "needed-missing", name, _missing(name, lists)))
-        for name in elf.filter + elf.auxiliary:
+        for written in elf.filter + elf.auxiliary:
+            name = self._loader.expand(written, self.objects[index].name) if "$" in written else written
             # A filtee is loaded like a needed library; that of DT_AUXILIARY may be absent.
             known = self._known.get(name)
             answer = None if known is not None else self._ask(name, lists, answers)
             if isinstance(answer, _Hit):
                 self._take(index, name, answer)
-            elif known is None and name in elf.filter:
+            elif known is None and written in elf.filter:
                 self.problems.append(Problem(index, "needed-missing", name, _missing(name, lists)))
 
     def _ask(self, name: str, lists: _Lists, answers: dict[str, _Answer]) -> _Answer:

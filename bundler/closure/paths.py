@@ -15,7 +15,7 @@ MAX_ELEMENTS = 256
 """Elements of one list that are looked at: a hostile list costs no more."""
 
 _TOKEN = re.compile(r"\$(?:\{(ORIGIN|LIB|PLATFORM)\}|(ORIGIN|LIB|PLATFORM)(?![A-Za-z0-9_]))")
-_MUSL_ORIGIN = re.compile(r"\$(?:\{ORIGIN\}|ORIGIN(?![A-Za-z0-9_]))")
+_MUSL_ORIGIN = re.compile(r"\$(?:\{ORIGIN\}|ORIGIN)")
 
 
 class Form(Enum):
@@ -39,16 +39,27 @@ def split_path(text: str, origin: str, lib: str = "lib", platform: str = "x86_64
     ``origin`` is the directory of the object that has the list; ``lib`` and ``platform`` are what
     ``$LIB`` and ``$PLATFORM`` stand for.  An unknown token stays as it is.
     """
-    values = {"ORIGIN": origin, "LIB": lib, "PLATFORM": platform}
     elements: dict[str, Element] = {}
     for part in text.split(":", MAX_ELEMENTS)[:MAX_ELEMENTS] if text else ():
-        expanded, tokens = _TOKEN.subn(lambda match: values[match[1] or match[2]], part)
+        expanded = expand_tokens(part, origin, lib, platform)
         if part and not expanded:
             continue
         directory = expanded.rstrip("/") or expanded[:1]
-        form = Form.RELATIVE if not expanded.startswith("/") else Form.TOKEN if tokens else Form.ABSOLUTE
+        form = (
+            Form.RELATIVE
+            if not expanded.startswith("/")
+            else Form.TOKEN
+            if expanded != part
+            else Form.ABSOLUTE
+        )
         elements.setdefault(directory, Element(part, directory, form))
     return tuple(elements.values())
+
+
+def expand_tokens(text: str, origin: str, lib: str, platform: str) -> str:
+    """``$ORIGIN``, ``$LIB`` and ``$PLATFORM``, with or without braces; ``$ORIGINAL`` is none of them."""
+    values = {"ORIGIN": origin, "LIB": lib, "PLATFORM": platform}
+    return _TOKEN.sub(lambda match: values[match[1] or match[2]], text)
 
 
 def split_musl_path(text: str, origin: str) -> tuple[Element, ...]:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterator
+from dataclasses import replace
+from itertools import zip_longest
 
 from bundler.closure.loaded import Closure, How
+from bundler.closure.loader import Loader
 from bundler.closure.report import Scope, Violation, finding
+from bundler.elf.read import ElfFile
 
 Key = tuple[str, str, str]
 """Path of the requester, rule, subject: what many programs have in common is reported once."""
@@ -37,6 +41,36 @@ def check_closure(closure: Closure, scope: Scope, seen: set[Key]) -> Iterator[Vi
     yield from _check_places(closure, scope, seen)
     yield from _check_sonames(closure, seen)
     yield from _check_libc(closure, seen)
+
+
+def by_search(facts: ElfFile) -> ElfFile:
+    """The facts of a program before its needed names were made absolute, as far as loading goes."""
+    return replace(facts, needed=tuple(map(posixpath.basename, facts.needed)), version_needs=())
+
+
+def check_order(absolute: Closure, searched: Closure) -> Iterator[Violation]:
+    """Absolute needed names must load what a search would have loaded, in the same order."""
+    if absolute.order == searched.order:
+        return
+    pairs = zip_longest(absolute.order, searched.order)
+    here, there = next(pair for pair in pairs if pair[0] != pair[1])
+    message = f"loads {here or 'nothing more'} where a search by name would load {there or 'nothing more'}"
+    yield finding("order-changed", "/" + absolute.objects[0].path, message)
+
+
+def check_dlopen(loader: Loader, closure: Closure) -> Iterator[Violation]:
+    """Judge the libraries that the file's own dlopen notes name, found as its own dlopen would."""
+    own = closure.objects[0]
+    loaded = {name for item in closure.objects for name in (item.elf.soname, item.name) if name}
+    lists = loader.lists([own], 0)
+    for note in own.elf.dlopen_notes:
+        if loaded.intersection(note.sonames) or any(loader.finds(lists, name) for name in note.sonames):
+            continue
+        rule = {"required": "dlopen-missing", "recommended": "dlopen-absent"}.get(note.priority)
+        if rule is not None:
+            what = f" for {note.feature}" if note.feature else ""
+            message = f"asks for {' or '.join(note.sonames)}{what}, which is not found"
+            yield finding(rule, "/" + own.path, message, ("/" + own.path, note.sonames[0]))
 
 
 def _check_places(closure: Closure, scope: Scope, seen: set[Key]) -> Iterator[Violation]:

@@ -18,11 +18,13 @@ def check_versions(
     ``named`` finds objects by the names that they were loaded by; ``memo`` keeps the outcome for pairs of
     files, which most programs of a tree share.
     """
+    missing = {problem.subject for problem in problems if problem.rule == "needed-missing"}
     for index, item in enumerate(objects):
-        relr_seen = libc_needed = False
         for position, need in enumerate(item.elf.version_needs):
             target = named.get(need.file)
             if target is None:
+                if need.file in missing:
+                    continue
                 message = f"versions of {need.file} are needed, and nothing was loaded by that name"
                 problems.append(Problem(index, "version-unloaded", need.file, message))
                 continue
@@ -32,12 +34,19 @@ def check_versions(
                 found = memo[key] = _compare(need, objects[target].elf, objects[target].name)
             assert isinstance(found, tuple)
             problems.extend(Problem(index, rule, need.file, message) for rule, message in found)
-            if item.elf.has_relr and need.file.startswith("libc.so."):
-                libc_needed = True
-                relr_seen |= any(version.name == RELR_VERSION for version in need.versions)
-        if libc_needed and not relr_seen:
+        if _lacks_relr(item.elf):
             message = f"DT_RELR without {RELR_VERSION} among the version needs"
             problems.append(Problem(index, "version-relr", "libc.so", message))
+
+
+def _lacks_relr(facts: ElfFile) -> bool:
+    """glibc looks at the names as they are: a libc that is needed by its path is not asked about."""
+    return (
+        facts.has_relr
+        and bool(facts.version_needs)
+        and any(name.startswith("libc.so.") for name in facts.needed)
+        and not any(v.name == RELR_VERSION for need in facts.version_needs for v in need.versions)
+    )
 
 
 def _compare(need: VersionNeed, library: ElfFile, name: str) -> tuple[tuple[str, str], ...]:
