@@ -10,11 +10,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from bundler.errors import BundleError, InputError, raise_all
-from bundler.recipe import Bundle, Recipe, Toolchain
+from bundler.recipe import Bundle, Recipe, Step, Toolchain
 from bundler.target import Target
 
 RUNTIME = "runtime"
 TOOLCHAIN = "toolchain"
+FINISH = "finish"
+"""Name of the node that stands for a bundle's finishing steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,6 +191,11 @@ class _Planner:
             for dependency in (*direct[name], *build_only[name]):
                 seen |= {dependency, *self._linked(dependency, direct)}
             nodes[name] = self._node(homes[name], name, direct[name], seen, order, name in base)
+        for bundle in self.order:
+            if self.bundles[bundle].finishes:
+                finish = self._finish(bundle, order, nodes)
+                nodes[finish.id] = finish
+                order.append(finish.id)
         planned = {
             bundle: PlannedBundle(
                 bundle=self.bundles[bundle],
@@ -337,6 +344,30 @@ class _Planner:
             sees=tuple(other for other in order if other in seen),
             reach=tuple((b, self.prefixes[b]) for b in reach),
             bootstraps=bootstraps,
+        )
+
+    def _finish(self, bundle: str, order: Sequence[str], nodes: Mapping[str, Node]) -> Node:
+        """What is computed over all recipes of a bundle, as a node of its own that sees them all."""
+        file = self.bundles[bundle]
+        within = {bundle, *self.required[bundle], *(n for n in (RUNTIME, TOOLCHAIN) if n in self.prefixes)}
+        seen = tuple(n for n in order if within & {output.bundle for output in nodes[n].outputs})
+        own = tuple(n for n in seen if any(output.bundle == bundle for output in nodes[n].outputs))
+        recipe = Recipe(
+            name=FINISH,
+            version=file.version,
+            license="",
+            path=file.path,
+            steps=tuple(Step(finish.name, finish.script) for finish in file.finishes),
+        )
+        return Node(
+            id=f"{bundle}/{FINISH}",
+            recipe=recipe,
+            prefix=self.prefixes[bundle],
+            outputs=(self._output(bundle, ("**",)),),
+            direct=own,
+            sees=seen,
+            reach=tuple((b, self.prefixes[b]) for b in self.required[bundle]),
+            bootstraps=False,
         )
 
     def _output(self, bundle: str, globs: tuple[str, ...]) -> NodeOutput:
