@@ -187,6 +187,7 @@ def parse_elf(read: ReadAt, size: int) -> ElfFile:
     dynamic: Segment | None = None
     interpreter: str | None = None
     notes = Notes()
+    noted: set[tuple[int, int]] = set()
     for segment in segments:
         kind = segment.type
         if kind == f.PT_DYNAMIC:
@@ -197,7 +198,12 @@ def parse_elf(read: ReadAt, size: int) -> ElfFile:
             if interpreter is not None:
                 raise ElfError("there are two PT_INTERP segments")
             interpreter = _interpreter(read, head, segment, size)
-        elif kind == f.PT_NOTE and segment.filesz:
+        elif (
+            kind in (f.PT_NOTE, f.PT_GNU_PROPERTY)
+            and segment.filesz
+            and (segment.offset, segment.filesz) not in noted
+        ):
+            noted.add((segment.offset, segment.filesz))
             data = _part(read, head, segment.offset, min(segment.filesz, MAX_NOTES))
             collect(notes, data, layout, segment.align, header.machine)
 

@@ -92,6 +92,66 @@ def read_definitions(read: ReadAt, offset: int, room: int, mark: str, string: St
     return _read(parse, read, offset, room, "version definitions")
 
 
+class Names(NamedTuple):
+    """Which strings the version records refer to, as offsets into the dynamic string table."""
+
+    files: tuple[tuple[int, int], ...]
+    """Per need: where in the file its ``vn_file`` lies, and its value."""
+    others: tuple[int, ...]
+
+
+def need_names(read: ReadAt, offset: int, room: int, mark: str) -> Names:
+    """References of the version needs; raises ElfError."""
+    need, auxiliary = _NEEDS[mark]
+
+    def parse(data: bytes) -> tuple[Names]:
+        files, others = [], []
+        at = 0
+        while True:
+            _, count, file, first, following = need.unpack_from(data, at)
+            files.append((offset + at + 4, file))
+            here = at + first
+            for _ in range(count):
+                _, _, _, name, next_one = auxiliary.unpack_from(data, here)
+                others.append(name)
+                here += next_one
+                if len(others) > MAX_VERSIONS:
+                    raise ElfError("too many version needs")
+            if not following:
+                return (Names(tuple(files), tuple(others)),)
+            if len(files) > MAX_VERSIONS:
+                raise ElfError("too many version needs")
+            at += following
+
+    return _read(parse, read, offset, room, "version needs")[0]
+
+
+def definition_names(read: ReadAt, offset: int, room: int, mark: str) -> Names:
+    """References of the version definitions, their predecessors included; raises ElfError."""
+    definition, auxiliary = _DEFINITIONS[mark]
+
+    def parse(data: bytes) -> tuple[Names]:
+        others = []
+        at = steps = 0
+        while True:
+            _, _, _, count, _, first, following = definition.unpack_from(data, at)
+            here = at + first
+            for _ in range(count):
+                name, next_one = auxiliary.unpack_from(data, here)
+                others.append(name)
+                here += next_one
+                if len(others) > MAX_VERSIONS:
+                    raise ElfError("too many version definitions")
+            steps += 1
+            if not following:
+                return (Names((), tuple(others)),)
+            if steps > MAX_VERSIONS:
+                raise ElfError("too many version definitions")
+            at += following
+
+    return _read(parse, read, offset, room, "version definitions")[0]
+
+
 def _read(
     parse: Callable[[bytes], tuple[T, ...]], read: ReadAt, offset: int, room: int, what: str
 ) -> tuple[T, ...]:

@@ -1,0 +1,108 @@
+"""Post-conditions of an edit, checked on every result: the patcher trusts itself as little as its input."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bundler.elf import format as f
+from bundler.elf.edits import Edits, stated, want
+from bundler.elf.format import ElfError, ReadAt
+from bundler.elf.image import Write
+from bundler.elf.plan import Plan
+from bundler.elf.read import ElfFile, parse_elf
+from bundler.elf.refuse import check_segments
+
+
+def overlay(read: ReadAt, writes: Iterable[Write]) -> ReadAt:
+    """The file as it will be after the writes."""
+    planned = tuple(writes)
+
+    def read_after(offset: int, size: int) -> bytes:
+        data: bytes | bytearray = read(offset, size)
+        end = offset + size
+        for write in planned:
+            if write.offset < end and offset < write.end:
+                start, stop = max(write.offset, offset), min(write.end, end)
+                data = bytearray(data)
+                if len(data) < stop - offset:
+                    data.extend(bytes(stop - offset - len(data)))
+                data[start - offset : stop - offset] = write.data[start - write.offset : stop - write.offset]
+        return bytes(data)
+
+    return read_after
+
+
+def check_plan(read: ReadAt, before: ElfFile, edits: Edits, plan: Plan) -> ElfFile:
+    """What the file says after the plan; raises ElfError, with the file untouched, if it is not as wanted."""
+    after = parse_elf(overlay(read, plan.writes), plan.size)
+    problem = _problem(before, after, edits, plan)
+    if problem:
+        raise ElfError(
+            "cannot be edited soundly", why=problem, hint="this is a fault of the patcher: please report it"
+        )
+    return after
+
+
+def _problem(before: ElfFile, after: ElfFile, edits: Edits, plan: Plan) -> str | None:
+    if stated(after) != plan.wanted:
+        return "what would be read back is not what was asked for"
+    if want(after, edits) != plan.wanted:
+        return "a second run would change the file again"
+    for name in _UNCHANGED:
+        if getattr(before, name) != getattr(after, name):
+            return f"the edit would change the {name.replace('_', ' ')} of the file"
+    renamed = edits.replace_needed
+    if after.version_needs != tuple(
+        need._replace(file=renamed.get(need.file, need.file)) if need.file in before.needed else need
+        for need in before.version_needs
+    ):
+        return "the edit would change the symbol versions that the file needs"
+    try:
+        check_segments(after.segments)
+    except ElfError as error:
+        return f"the result {error.message}"
+    loads = [segment for segment in after.segments if segment.type == f.PT_LOAD]
+    places = {(s.offset, s.vaddr, s.flags): s for s in loads}
+    for old in before.segments:
+        if old.type == f.PT_LOAD:
+            new = places.get((old.offset, old.vaddr, old.flags))
+            if new is None or new.filesz < old.filesz or new.memsz < old.memsz:
+                return "a loaded segment would move or shrink"
+    for segment in after.segments:
+        if (
+            segment.type in _LOADED
+            and segment.filesz
+            and not any(
+                load.offset <= segment.offset
+                and segment.offset + segment.filesz <= load.offset + load.filesz
+                and segment.vaddr - load.vaddr == segment.offset - load.offset
+                for load in loads
+            )
+        ):
+            return f"the segment of type {segment.type:#x} would lie in no loaded segment"
+    return None
+
+
+_UNCHANGED = (
+    "elf_class",
+    "byte_order",
+    "machine",
+    "osabi",
+    "type",
+    "header_flags",
+    "entry",
+    "flags",
+    "auxiliary",
+    "filter",
+    "audit",
+    "depaudit",
+    "version_definitions",
+    "build_id",
+    "kernel",
+    "isa_needed",
+    "dlopen_notes",
+    "has_relr",
+    "has_debug_tag",
+    "text_relocations",
+)
+_LOADED = frozenset({f.PT_INTERP, f.PT_DYNAMIC, f.PT_PHDR})

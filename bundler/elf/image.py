@@ -1,0 +1,317 @@
+"""The tables of one file while an edit of it is planned: nothing here writes to disk.
+
+An :class:`Image` starts as the file says and is changed piece by piece; :meth:`Image.writes` is then the
+difference, as bytes and where they go.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bundler.elf import format as f
+from bundler.elf.format import ElfError, ReadAt, Section, Segment
+from bundler.elf.read import ElfFile, file_offset, read_header
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """Bytes that replace what is at ``offset``, or extend the file."""
+
+    offset: int
+    data: bytes
+
+    @property
+    def end(self) -> int:
+        return self.offset + len(self.data)
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """A part of the file that moves as a whole.
+
+    ``offset``, ``address`` and ``size`` say where it is now.  ``data`` is what it will be, followed by
+    zeros up to ``room`` bytes; None for the dynamic section, which is known only when all else has its
+    place.
+    """
+
+    offset: int
+    address: int
+    size: int
+    data: bytes | None
+    room: int
+    align: int = 1
+    wipe: bool = True
+    """Whether the old place is zeroed."""
+    padding: int = 0
+    """Room for a later edit, taken where it makes the file no more than that longer."""
+
+    @property
+    def end(self) -> int:
+        return self.offset + self.size
+
+
+class Image:
+    """Headers, sections and dynamic entries of one file, to be changed."""
+
+    def __init__(self, read: ReadAt, facts: ElfFile) -> None:
+        self.read = read
+        self.facts = facts
+        self.size = facts.size
+        self.layout, self.header = read_header(read(0, 64))
+        self.segments = list(facts.segments)
+        self.entries: list[tuple[int, int]] = list(facts.dynamic)
+        self.written: list[Write] = []
+        self._original_sections = self._read_sections()
+        self.sections = list(self._original_sections)
+        dynamic = self.segment(f.PT_DYNAMIC)
+        if dynamic is None:
+            raise ElfError("has no dynamic section")
+        self.dynamic_at = (dynamic.offset, dynamic.vaddr)
+        self.slots = len(facts.dynamic) + 1 + facts.spare_tags
+
+    # What is there.
+
+    def segment(self, kind: int) -> Segment | None:
+        return next((segment for segment in self.segments if segment.type == kind), None)
+
+    def loads(self) -> list[int]:
+        """Indices of the loaded segments."""
+        return [index for index, segment in enumerate(self.segments) if segment.type == f.PT_LOAD]
+
+    def tag(self, tag: int) -> int | None:
+        """The value of a dynamic tag that may be there once."""
+        return next((value for this, value in self.entries if this == tag), None)
+
+    def original_sections(self) -> tuple[Section, ...]:
+        return self._original_sections
+
+    def section_at(self, address: int, kind: int) -> Section | None:
+        """The section of a type that begins at an address."""
+        for section in self._original_sections:
+            if section.addr == address and section.type == kind:
+                return section
+        return None
+
+    def occupied(self, start: int, end: int) -> bool:
+        """Whether a section or a header table has bytes between two offsets of the file."""
+        for section in self._original_sections:
+            if (
+                section.type != f.SHT_NOBITS
+                and section.size
+                and section.offset < end
+                and start < section.offset + section.size
+            ):
+                return True
+        return any(at < end and start < at + length for at, length in self._tables())
+
+    def slack(self, index: int) -> int:
+        """Bytes by which a loaded segment can grow inside the file, not yet known to be zero."""
+        segment = self.segments[index]
+        if segment.filesz != segment.memsz:
+            return 0
+        end, address = segment.offset + segment.filesz, segment.vaddr + segment.memsz
+        limit = self.size - end
+        for other in self.segments:
+            if other.type == f.PT_LOAD and other.vaddr >= address:
+                page = max(other.align, segment.align, 1)
+                limit = min(limit, other.vaddr - other.vaddr % page - address)
+            if other.filesz and other.offset + other.filesz > end:
+                limit = min(limit, other.offset - end)
+        for section in self._original_sections:
+            if section.type != f.SHT_NOBITS and section.size and section.offset + section.size > end:
+                limit = min(limit, section.offset - end)
+        for at, length in self._tables():
+            if length and at + length > end:
+                limit = min(limit, at - end)
+        return max(0, limit)
+
+    def ends_file(self, index: int) -> bool:
+        """Whether a loaded segment is the last one, in the file and in memory, and so can grow."""
+        segment = self.segments[index]
+        return (
+            segment.filesz == segment.memsz
+            and segment.offset + segment.filesz == self.size
+            and all(self.segments[other].vaddr <= segment.vaddr for other in self.loads())
+        )
+
+    def is_zero(self, offset: int, length: int) -> bool:
+        """Whether a range of the file holds nothing but zeros; what lies behind its end counts as such."""
+        return not self.read(offset, length).strip(b"\0")
+
+    # Changes.
+
+    def write(self, offset: int, data: bytes) -> None:
+        if data:
+            self.written.append(Write(offset, data))
+            self.size = max(self.size, offset + len(data))
+
+    def place(self, piece: Piece, offset: int) -> None:
+        """Give a piece its new place in the loaded segment there; all that points at it follows."""
+        address = self._address(offset)
+        delta, shift = offset - piece.offset, address - piece.address
+        size = piece.room
+        for index, segment in enumerate(self.segments):
+            if segment.type not in (f.PT_LOAD, f.PT_PHDR, f.PT_GNU_RELRO, f.PT_GNU_STACK) and _inside(
+                segment.offset, segment.filesz, piece
+            ):
+                whole = segment.filesz == piece.size
+                self.segments[index] = segment._replace(
+                    offset=segment.offset + delta,
+                    vaddr=segment.vaddr + shift,
+                    paddr=segment.paddr + shift,
+                    filesz=size if whole else segment.filesz,
+                    memsz=size if whole else segment.memsz,
+                )
+        for index, section in enumerate(self.sections):
+            if (
+                section.flags & f.SHF_ALLOC
+                and section.type != f.SHT_NOBITS
+                and _inside(section.offset, section.size, piece)
+            ):
+                whole = section.size == piece.size
+                self.sections[index] = section._replace(
+                    offset=section.offset + delta,
+                    addr=section.addr + shift,
+                    size=size if whole else section.size,
+                )
+        strings = False
+        for index, (tag, value) in enumerate(self.entries):
+            if tag in _MOVING_TAGS and piece.address <= value < piece.address + max(piece.size, 1):
+                self.entries[index] = (tag, value + shift)
+                if tag == f.DT_STRTAB:
+                    strings = True
+        if strings:
+            self.set_entry(f.DT_STRSZ, size)
+        if piece.wipe and piece.size:
+            self.write(piece.offset, bytes(piece.size))
+        if piece.data is None:
+            self._move_dynamic(offset, address, size)
+        else:
+            self.write(offset, piece.data.ljust(size, b"\0"))
+
+    def grow(self, index: int, length: int) -> int:
+        """Make a loaded segment longer; the offset of what is new."""
+        segment = self.segments[index]
+        self.segments[index] = segment._replace(filesz=segment.filesz + length, memsz=segment.memsz + length)
+        return segment.offset + segment.filesz
+
+    def extend(self, end: int, length: int) -> bool:
+        """Make the loaded segment that ends at ``end`` longer, if what lies behind it is free."""
+        for index in self.loads():
+            segment = self.segments[index]
+            if segment.offset + segment.filesz == end and (
+                self.ends_file(index) or (length <= self.slack(index) and self.is_zero(end, length))
+            ):
+                self.grow(index, length)
+                return True
+        return False
+
+    def resize_section(self, offset: int, size: int, new_size: int) -> None:
+        """Change the size of the section that is exactly there, if there is one."""
+        for index, section in enumerate(self.sections):
+            if (section.offset, section.size) == (offset, size) and section.flags & f.SHF_ALLOC:
+                self.sections[index] = section._replace(size=new_size)
+
+    def set_entry(self, tag: int, value: int) -> None:
+        """Change the value of a dynamic tag that is there."""
+        self.entries = [(this, value if this == tag else old) for this, old in self.entries]
+
+    def writes(self) -> tuple[Write, ...]:
+        """All that differs from the file, later ones over earlier ones."""
+        self._write_dynamic()
+        for index, (old, new) in enumerate(zip(self._original_sections, self.sections, strict=True)):
+            if old != new:
+                self.write(
+                    self.header.shoff + index * self.layout.section.size, self.layout.section.pack(*new)
+                )
+        table = tuple(self.segments)
+        if table != self.facts.segments or len(table) != self.header.phnum:
+            self.write(self.header.phoff, b"".join(map(self.layout.pack_segment, table)))
+        _, original = read_header(self.read(0, 64))
+        if self.header != original:
+            self.write(f.HEADER_OFFSET, self.layout.header.pack(*self.header))
+        return tuple(self.written)
+
+    def _read_sections(self) -> tuple[Section, ...]:
+        header, layout = self.header, self.layout
+        if not header.shoff:
+            return ()
+        count = header.shnum
+        if header.shentsize != layout.section.size:
+            raise ElfError(f"has section headers of {header.shentsize} bytes, not {layout.section.size}")
+        if not count:
+            # More than fits into e_shnum: the first section header has the number as its size.
+            first = self.read(header.shoff, layout.section.size) if header.shoff < self.size else b""
+            if len(first) != layout.section.size:
+                raise ElfError("the section headers lie outside the file")
+            count = layout.unpack_sections(first)[0].size
+        length = count * layout.section.size
+        if count > f.MAX_SECTIONS or header.shoff + length > self.size:
+            raise ElfError("the section headers lie outside the file", why="perhaps the file is truncated")
+        return layout.unpack_sections(self.read(header.shoff, length))
+
+    def _tables(self) -> tuple[tuple[int, int], ...]:
+        header, layout = self.header, self.layout
+        return (
+            (0, header.ehsize),
+            (header.phoff, header.phnum * layout.segment.size),
+            (header.shoff, len(self._original_sections) * layout.section.size),
+        )
+
+    def _address(self, offset: int) -> int:
+        for segment in self.segments:
+            if segment.type == f.PT_LOAD and 0 <= offset - segment.offset < segment.filesz:
+                return segment.vaddr + offset - segment.offset
+        raise AssertionError("a piece was placed where nothing is loaded")
+
+    def _move_dynamic(self, offset: int, address: int, room: int) -> None:
+        _, old = self.dynamic_at
+        self.dynamic_at = (offset, address)
+        self.slots = room // self.layout.dynamic.size
+        got = self.tag(_DT_PLTGOT)
+        if got is not None and self.facts.machine in (f.EM_X86_64, f.EM_386, f.EM_AARCH64):
+            # The psABIs: the first entry of the GOT holds the address of the dynamic section.
+            at, mapped = file_offset(self.facts.segments, got)
+            word = self.layout.word
+            if mapped >= word.size and self.read(at, word.size) == word.pack(old):
+                self.write(at, word.pack(address))
+
+    def _write_dynamic(self) -> None:
+        record = self.layout.dynamic
+        offset, address = self.dynamic_at
+        old_address = next(s.vaddr for s in self.facts.segments if s.type == f.PT_DYNAMIC)
+        entries = self._relative_entries(address, old_address)
+        packed = b"".join(record.pack(tag, value) for tag, value in entries)
+        packed += bytes(self.slots * record.size - len(packed))
+        if address != old_address:
+            self.write(offset, packed)
+            return
+        old = self.read(offset, len(packed))
+        step = record.size
+        differing = [
+            at for at in range(0, len(packed), step) if packed[at : at + step] != old[at : at + step]
+        ]
+        if differing:
+            first, last = differing[0], differing[-1] + step
+            self.write(offset + first, packed[first:last])
+
+    def _relative_entries(self, address: int, old_address: int) -> list[tuple[int, int]]:
+        """DT_MIPS_RLD_MAP_REL counts from its own place, which may be another one now."""
+        if self.facts.machine != f.EM_MIPS:
+            return self.entries
+        places = {tag: index for index, (tag, _) in enumerate(self.facts.dynamic)}
+        step, wrap = self.layout.dynamic.size, (1 << self.layout.bits) - 1
+        entries = []
+        for index, (tag, value) in enumerate(self.entries):
+            if tag == f.DT_MIPS_RLD_MAP_REL and tag in places:
+                value += old_address + places[tag] * step - address - index * step
+            entries.append((tag, value & wrap))
+        return entries
+
+
+def _inside(offset: int, size: int, piece: Piece) -> bool:
+    return size > 0 and piece.offset <= offset and offset + size <= piece.end
+
+
+_DT_PLTGOT = 3
+_MOVING_TAGS = frozenset({f.DT_STRTAB, f.DT_SYMTAB, f.DT_HASH, f.DT_GNU_HASH})

@@ -1,0 +1,283 @@
+"""Apply edits to files: the effects around the plan.
+
+A patched file takes its old one's place by rename, so that a running program, a reader or a crash never
+sees half of it; mode, owner, extended attributes, times, holes and hard links stay as they were.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections.abc import Iterable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from secrets import token_hex
+
+from bundler.elf.check import check_plan, overlay
+from bundler.elf.edits import Edits
+from bundler.elf.format import ElfError, ReadAt
+from bundler.elf.place import Tier
+from bundler.elf.plan import Plan, plan_edits
+from bundler.elf.read import parse_elf, reader
+from bundler.errors import BundleError, raise_all
+
+_CHUNK = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class PatchResult:
+    """What was done to one file; sizes in bytes."""
+
+    path: str
+    tier: Tier
+    changed: bool
+    size_before: int
+    size_after: int
+
+
+def patch_file(
+    path: str | Path, edits: Edits, output: str | Path | None = None, *, in_place: bool = False
+) -> PatchResult:
+    """Edit one file, or write the edited file to ``output``; a symbolic link is followed.
+
+    ``in_place`` writes into the file itself: faster, and all its hard links see it, but not atomic; it
+    is for trees that nobody else sees yet.  Raises ElfError, and leaves the file as it was, where the
+    edit is refused or the file cannot be written.
+    """
+    source = os.path.realpath(path)
+    target = source if output is None else os.path.abspath(output)
+    with _errors_named(path), ExitStack() as stack:
+        descriptor = _open(source, os.O_RDWR if in_place and output is None else os.O_RDONLY)
+        stack.callback(os.close, descriptor)
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ElfError("is not a regular file")
+        read = _cached(descriptor)
+        facts = parse_elf(read, status.st_size)
+        plan = plan_edits(read, facts, edits)
+        result = PatchResult(os.fspath(path), plan.tier, bool(plan.writes), facts.size, plan.size)
+        if not plan.writes and target == source:
+            return result
+        if plan.writes:
+            check_plan(read, facts, edits, plan)
+        if in_place and output is None:
+            _write_in_place(descriptor, plan, status)
+        else:
+            if status.st_nlink > 1 and target == source:
+                raise ElfError(
+                    f"has {status.st_nlink} names",
+                    why="replacing one of them would leave the others as they were",
+                    hint="give all its names in one call, or an output",
+                )
+            _replace(descriptor, read, plan, status, (target,))
+        return result
+
+
+def patch_files(files: Iterable[tuple[str | Path, Edits]], *, in_place: bool = False) -> list[PatchResult]:
+    """Edit many files; hard links to one file, which must all be given, are written once.
+
+    All files are tried; then the problems of those that were refused are raised together.
+    """
+    results: list[PatchResult] = []
+    problems: list[BundleError] = []
+    groups: dict[tuple[int, int], list[tuple[str | Path, Edits]]] = {}
+    for path, edits in files:
+        try:
+            with _errors_named(path):
+                status = os.stat(path)
+                groups.setdefault((status.st_dev, status.st_ino), []).append((path, edits))
+        except BundleError as problem:
+            problems.append(problem)
+    for group in groups.values():
+        try:
+            results += _patch_group(group, in_place)
+        except BundleError as problem:
+            problems.append(problem)
+    raise_all(problems)
+    return results
+
+
+def _patch_group(group: list[tuple[str | Path, Edits]], in_place: bool) -> list[PatchResult]:
+    """Edit one file that has the given names."""
+    path, edits = group[0]
+    if any(other != edits for _, other in group):
+        raise ElfError("is to be edited in two ways under two names", where=os.fspath(path))
+    names = sorted({os.path.realpath(name) for name, _ in group})
+    if in_place or len(names) == 1:
+        first = patch_file(path, edits, in_place=in_place)
+    else:
+        first = _patch_names(path, edits, names)
+    return [
+        PatchResult(os.fspath(name), first.tier, first.changed, first.size_before, first.size_after)
+        for name, _ in group
+    ]
+
+
+def _patch_names(path: str | Path, edits: Edits, names: list[str]) -> PatchResult:
+    with _errors_named(path), ExitStack() as stack:
+        descriptor = _open(names[0], os.O_RDONLY)
+        stack.callback(os.close, descriptor)
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise ElfError("is not a regular file")
+        read = _cached(descriptor)
+        facts = parse_elf(read, status.st_size)
+        plan = plan_edits(read, facts, edits)
+        if plan.writes:
+            if status.st_nlink != len(names):
+                raise ElfError(
+                    f"has {status.st_nlink} names, of which {len(names)} are given",
+                    why="replacing some of them would leave the others as they were",
+                )
+            check_plan(read, facts, edits, plan)
+            _replace(descriptor, read, plan, status, tuple(names))
+        return PatchResult(os.fspath(path), plan.tier, bool(plan.writes), facts.size, plan.size)
+
+
+def _cached(descriptor: int) -> ReadAt:
+    """Reads of an open file that keep its first page, which is asked for again and again."""
+    direct = reader(descriptor)
+    head = direct(0, 4096)
+
+    def read(offset: int, size: int) -> bytes:
+        if offset + size <= len(head):
+            return head[offset : offset + size]
+        return direct(offset, size)
+
+    return read
+
+
+def _open(path: str, flags: int) -> int:
+    return os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
+
+
+def _write_in_place(descriptor: int, plan: Plan, status: os.stat_result) -> None:
+    attributes = _attributes(descriptor)
+    for write in plan.writes:
+        _pwrite(descriptor, write.data, write.offset)
+    if status.st_mode & (stat.S_ISUID | stat.S_ISGID):
+        os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+    # Any write drops file capabilities, even root's.
+    if "security.capability" in attributes:
+        os.setxattr(descriptor, "security.capability", attributes["security.capability"])
+    os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+
+def _replace(source: int, read: ReadAt, plan: Plan, status: os.stat_result, targets: tuple[str, ...]) -> None:
+    """Write the new file beside its first name, check it, and give it all its names."""
+    directory, name = os.path.split(targets[0])
+    temporary = os.path.join(directory, f".{name[:200]}.{token_hex(4)}")
+    with ExitStack() as stack:
+        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        stack.callback(os.close, descriptor)
+        try:
+            _copy(source, descriptor, status)
+            for write in plan.writes:
+                _pwrite(descriptor, write.data, write.offset)
+            _compare(read, plan, descriptor)
+            with suppress(PermissionError):
+                os.fchown(descriptor, status.st_uid, status.st_gid)
+            os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+            for attribute, value in _attributes(source).items():
+                os.setxattr(descriptor, attribute, value)
+            os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
+            os.fsync(descriptor)
+            for target in targets[1:]:
+                link = f"{os.path.dirname(target)}/.{os.path.basename(target)[:200]}.{token_hex(4)}"
+                os.link(temporary, link)
+                os.rename(link, target)
+            os.rename(temporary, targets[0])
+        except BaseException:
+            with suppress(FileNotFoundError):
+                os.unlink(temporary)
+            raise
+
+
+def _copy(source: int, target: int, status: os.stat_result) -> None:
+    """Copy the content, holes as holes."""
+    os.ftruncate(target, status.st_size)
+    at = 0
+    while at < status.st_size:
+        try:
+            start = os.lseek(source, at, os.SEEK_DATA)
+            at = os.lseek(source, start, os.SEEK_HOLE)
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        while start < at:
+            copied = _copy_range(source, target, start, at - start)
+            if not copied:
+                raise ElfError("became shorter while it was copied")
+            start += copied
+
+
+def _copy_range(source: int, target: int, offset: int, size: int) -> int:
+    try:
+        return os.copy_file_range(source, target, size, offset, offset)
+    except OSError as error:
+        if error.errno not in (errno.EXDEV, errno.EINVAL, errno.ENOSYS, errno.EOPNOTSUPP, errno.EPERM):
+            raise
+    data = os.pread(source, min(size, _CHUNK), offset)
+    _pwrite(target, data, offset)
+    return len(data)
+
+
+def _compare(read: ReadAt, plan: Plan, descriptor: int) -> None:
+    """Every byte that was written is the one that was planned, and every other one the old one."""
+    expected = overlay(read, plan.writes)
+    if os.fstat(descriptor).st_size != plan.size:
+        raise ElfError("was not written as planned", why="the size differs")
+    for at in range(0, plan.size, _CHUNK):
+        size = min(_CHUNK, plan.size - at)
+        if os.pread(descriptor, size, at) != expected(at, size).ljust(size, b"\0"):
+            raise ElfError("was not written as planned", why=f"it differs behind byte {at}")
+
+
+def _pwrite(descriptor: int, data: bytes, offset: int) -> None:
+    view = memoryview(data)
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view, offset = view[written:], offset + written
+
+
+def _attributes(descriptor: int) -> dict[str, bytes]:
+    """Extended attributes; ACLs are among them."""
+    try:
+        names = os.listxattr(descriptor)
+    except OSError as error:
+        if error.errno == errno.ENOTSUP:
+            return {}
+        raise
+    for name in names:
+        if name in ("security.ima", "security.evm"):
+            raise ElfError("is signed (IMA), and the signature would no longer fit", hint=f"remove {name}")
+    return {name: os.getxattr(descriptor, name) for name in names}
+
+
+class _errors_named:
+    """Give the errors of a block the path of the file that they are about."""
+
+    def __init__(self, path: str | Path) -> None:
+        self._path = os.fspath(path)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, ElfError):
+            error.where = error.where or self._path
+        elif isinstance(error, OSError):
+            raise ElfError(
+                "cannot be patched", where=self._path, why=error.strerror, hint=_HINTS.get(error.errno or 0)
+            ) from error
+
+
+_HINTS = {
+    errno.EPERM: "perhaps it is immutable (chattr -i), or belongs to another user",
+    errno.EACCES: "perhaps the directory is not yours to write to",
+    errno.ETXTBSY: "it is running: patch it by replacement, not in place",
+    errno.EROFS: "the file system is mounted read-only: give an output",
+}

@@ -1,0 +1,267 @@
+"""The decision: from what a file is and what is wanted, the bytes to write.  No effect, no clock.
+
+An edit is planned completely before the first byte is written, in tiers (:class:`Tier`), and changes as
+little as it can.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from bundler.elf import format as f
+from bundler.elf.edits import Edits, Wanted, stated, want
+from bundler.elf.format import ElfError, ReadAt
+from bundler.elf.image import Image, Piece, Write
+from bundler.elf.pieces import MAX_TABLE, symbol_names
+from bundler.elf.place import Tier, place
+from bundler.elf.read import ElfFile, file_offset
+from bundler.elf.refuse import refuse
+from bundler.elf.strings import StringTable
+from bundler.elf.versions import Names, definition_names, need_names
+
+SPARE_TAGS = 8
+"""Entries that a moved dynamic section has for later edits."""
+SPARE_STRINGS = 256
+"""Bytes that a string table behind the end of the file has for later edits."""
+
+Entry = tuple[int, int | bytes]
+"""A dynamic tag and its value, or the string that its value will point at."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What to write: ``writes`` in their order, later ones over earlier ones; ``size`` in bytes."""
+
+    tier: Tier
+    writes: tuple[Write, ...]
+    size: int
+    wanted: Wanted
+
+
+def plan_edits(read: ReadAt, facts: ElfFile, edits: Edits) -> Plan:
+    """Plan the edits of the file that ``facts`` were read from; raises ElfError where they are refused."""
+    wanted, now = want(facts, edits), stated(facts)
+    if wanted == now:
+        return Plan(Tier.NOTHING, (), facts.size, wanted)
+    refuse(read, facts, edits)
+    image = Image(read, facts)
+    pieces: list[Piece] = []
+    if wanted.interpreter != now.interpreter and wanted.interpreter is not None:
+        pieces += _set_interpreter(image, wanted.interpreter, wipe=not edits.keep_strings)
+    dynamic = None
+    if _dynamic(wanted) != _dynamic(now):
+        moved, dynamic = _set_dynamic(image, wanted, edits)
+        pieces += moved
+    tier = place(image, pieces, dynamic=dynamic, overlay=edits.overlay)
+    writes = image.writes()
+    return Plan(tier, writes, max(facts.size, *(write.end for write in writes)), wanted)
+
+
+def _dynamic(wanted: Wanted) -> tuple[object, ...]:
+    """All that stands in the dynamic section."""
+    return (wanted.rpath, wanted.runpath, wanted.needed, wanted.soname, wanted.flags_1)
+
+
+def _set_interpreter(image: Image, interpreter: str, *, wipe: bool) -> list[Piece]:
+    """Write it into its slot, or give the piece that needs another place."""
+    segment = image.segment(f.PT_INTERP)
+    if segment is None:
+        raise AssertionError("an interpreter is set where there is none")
+    data = interpreter.encode("utf-8", "surrogateescape") + b"\0"
+    if len(data) <= segment.filesz:
+        # The slot keeps its size, for the next edit: the kernel asks for a NUL at its end and stops at
+        # the first one.
+        image.write(segment.offset, data.ljust(segment.filesz, b"\0"))
+        return []
+    return [Piece(segment.offset, segment.vaddr, segment.filesz, data, len(data), wipe=wipe)]
+
+
+def _set_dynamic(image: Image, wanted: Wanted, edits: Edits) -> tuple[list[Piece], Piece | None]:
+    """Change entries, strings and version needs; the pieces that need another place."""
+    entries = _entries(image.facts, wanted)
+    needs, definitions = _version_names(image)
+    renamed = {old: new for old, new in edits.replace_needed.items() if old in image.facts.needed}
+    files: list[tuple[int, int | bytes]] = list(needs.files)
+    pieces: list[Piece] = []
+    if renamed or any(isinstance(value, bytes) for _, value in entries) or _dropped(image.facts, entries):
+        offset, size = _string_table(image)
+        table = StringTable(image.read(offset, size))
+        by_name = {_raw(old): _raw(new) for old, new in renamed.items()}
+        files = [(at, by_name.get(table.text(value), value)) for at, value in needs.files]
+        kept = _kept_references(image, entries, files, needs, definitions)
+        if kept is not None:
+            if not edits.keep_strings:
+                before = {value for tag, value in image.facts.dynamic if tag in f.STRING_TAGS}
+                before |= {value for _, value in needs.files}
+                table.blank(before.difference(kept), kept)
+            table.open_padding(kept)
+        entries = [(t, table.place(v) if isinstance(v, bytes) else v) for t, v in entries]
+        for (at, old), (_, new) in zip(needs.files, files, strict=True):
+            if isinstance(new, bytes):
+                place_at = table.place(new)
+                if place_at != old:
+                    image.write(at, place_at.to_bytes(4, image.layout.byte_order))
+        image.entries = [(tag, value) for tag, value in entries if isinstance(value, int)]
+        pieces += _write_strings(image, table, offset, size, wipe=not edits.keep_strings)
+    else:
+        image.entries = [(tag, value) for tag, value in entries if isinstance(value, int)]
+    record = image.layout.dynamic.size
+    if len(image.entries) < image.slots:
+        return pieces, None
+    segment = image.segment(f.PT_DYNAMIC)
+    if segment is None:
+        raise AssertionError("an image has a dynamic section")
+    room = (len(image.entries) + 1 + SPARE_TAGS) * record
+    align = image.layout.bits // 8
+    wipe = not edits.keep_strings
+    return pieces, Piece(segment.offset, segment.vaddr, segment.filesz, None, room, align, wipe)
+
+
+def _entries(facts: ElfFile, wanted: Wanted) -> list[Entry]:
+    """The dynamic entries that say what is wanted; what does not change keeps its value and order."""
+    values: dict[int, list[int]] = {}
+    for tag, value in facts.dynamic:
+        values.setdefault(tag, []).append(value)
+    entries: list[Entry] = []
+    needed = _needed_entries(facts, wanted, values.get(f.DT_NEEDED, []))
+    path_tag, path = (
+        (f.DT_RUNPATH, wanted.runpath) if wanted.runpath is not None else (f.DT_RPATH, wanted.rpath)
+    )
+    paths_change = (wanted.rpath, wanted.runpath) != (facts.rpath, facts.runpath)
+    for tag, value in facts.dynamic:
+        if tag == f.DT_NEEDED:
+            entries += needed
+            needed = []
+        elif tag in (f.DT_RPATH, f.DT_RUNPATH) and paths_change:
+            if path is not None:
+                same = path == (facts.rpath if tag == f.DT_RPATH else facts.runpath)
+                entries.append((path_tag, value if same else _raw(path)))
+                path = None
+        elif tag == f.DT_SONAME and wanted.soname != facts.soname and wanted.soname is not None:
+            entries.append((tag, _raw(wanted.soname)))
+        elif tag == f.DT_FLAGS_1:
+            entries.append((tag, wanted.flags_1))
+        else:
+            entries.append((tag, value))
+    entries = needed + entries
+    if paths_change and path is not None:
+        entries.append((path_tag, _raw(path)))
+    if f.DT_SONAME not in values and wanted.soname is not None:
+        entries.append((f.DT_SONAME, _raw(wanted.soname)))
+    if f.DT_FLAGS_1 not in values and wanted.flags_1:
+        entries.append((f.DT_FLAGS_1, wanted.flags_1))
+    return entries
+
+
+def _needed_entries(facts: ElfFile, wanted: Wanted, values: list[int]) -> list[Entry]:
+    if wanted.needed == facts.needed:
+        return [(f.DT_NEEDED, value) for value in values]
+    known = dict(zip(facts.needed, values, strict=True))
+    return [(f.DT_NEEDED, known[name] if name in known else _raw(name)) for name in wanted.needed]
+
+
+def _dropped(facts: ElfFile, entries: list[Entry]) -> bool:
+    """Whether a string that an entry pointed at is no longer pointed at."""
+    before = {value for tag, value in facts.dynamic if tag in f.STRING_TAGS}
+    return not before <= {value for tag, value in entries if tag in f.STRING_TAGS}
+
+
+def _string_table(image: Image) -> tuple[int, int]:
+    """Offset and size; raises ElfError."""
+    address, size = image.tag(f.DT_STRTAB), image.tag(f.DT_STRSZ)
+    if address is None or not size:
+        raise ElfError("has no dynamic string table")
+    offset, room = file_offset(image.facts.segments, address)
+    if size > min(room, MAX_TABLE):
+        raise ElfError("the dynamic string table ends beyond its segment")
+    return offset, size
+
+
+def _version_names(image: Image) -> tuple[Names, Names]:
+    """References of the symbol versions to the string table."""
+    found = []
+    for tag, names in ((f.DT_VERNEED, need_names), (f.DT_VERDEF, definition_names)):
+        address = image.tag(tag)
+        if address is None:
+            found.append(Names((), ()))
+        else:
+            offset, room = file_offset(image.facts.segments, address)
+            found.append(names(image.read, offset, room, image.layout.mark))
+    return found[0], found[1]
+
+
+def _kept_references(
+    image: Image,
+    entries: list[Entry],
+    files: list[tuple[int, int | bytes]],
+    needs: Names,
+    definitions: Names,
+) -> list[int] | None:
+    """Every reference to the string table that stays, sorted; None if they cannot all be known."""
+    symbols = symbol_names(image)
+    if symbols is None or any(tag in _UNKNOWN_REFERENCES for tag, _ in image.entries):
+        return None
+    kept = {value for tag, value in entries if tag in f.STRING_TAGS and isinstance(value, int)}
+    kept.update(value for _, value in files if isinstance(value, int))
+    kept.update(needs.others, definitions.others, symbols)
+    return sorted(kept)
+
+
+def _write_strings(image: Image, table: StringTable, offset: int, size: int, *, wipe: bool) -> list[Piece]:
+    """Write what changed in its place, or give the table as a piece that needs another one."""
+    address = image.tag(f.DT_STRTAB) or 0
+    if len(table.data) == size:
+        for start, end in table.changed:
+            image.write(offset + start, bytes(table.data[start:end]))
+        return []
+    growth = len(table.data) - size
+    if image.extend(offset + size, growth):
+        for start, end in table.changed:
+            image.write(offset + start, bytes(table.data[start:end]))
+        image.resize_section(offset, size, len(table.data))
+        image.set_entry(f.DT_STRSZ, len(table.data))
+        return []
+    return [
+        Piece(
+            offset,
+            address,
+            size,
+            bytes(table.data),
+            len(table.data),
+            wipe=wipe and not _is_shared(image, offset, size, address),
+            padding=SPARE_STRINGS,
+        )
+    ]
+
+
+def _is_shared(image: Image, offset: int, size: int, address: int) -> bool:
+    """Whether something else than the string table lies in its bytes."""
+    if any(
+        section.type != f.SHT_NOBITS
+        and section.size
+        and section.offset < offset + size
+        and offset < section.offset + section.size
+        and (section.offset, section.size) != (offset, size)
+        for section in image.original_sections()
+    ):
+        return True
+    if any(address < value < address + size for tag, value in image.facts.dynamic if tag in _ADDRESS_TAGS):
+        return True
+    return any(
+        segment.type not in (f.PT_LOAD, f.PT_GNU_RELRO)
+        and segment.filesz
+        and segment.offset < offset + size
+        and offset < segment.offset + segment.filesz
+        for segment in image.facts.segments
+    )
+
+
+def _raw(name: str) -> bytes:
+    return name.encode("utf-8", "surrogateescape")
+
+
+_UNKNOWN_REFERENCES = frozenset({0x6FFFFEF9, 0x6FFFFEF8, 0x6FFFFEF7, 0x6FFFFDF9})
+"""GNU_LIBLIST, GNU_CONFLICT (prelink) and their kin refer to the string table from elsewhere."""
+_ADDRESS_TAGS = frozenset(
+    {f.DT_HASH, f.DT_SYMTAB, f.DT_GNU_HASH, f.DT_VERSYM, f.DT_VERNEED, f.DT_VERDEF, 7, 17, 23, f.DT_RELR}
+)

@@ -1,0 +1,63 @@
+"""The dynamic string table while it is edited: who refers to which string, and where a new one fits.
+
+Linkers let strings share their tails, so a string may only be overwritten or blanked when no reference
+lands in it, neither in it nor in a longer one that it ends.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+
+from bundler.elf.format import ElfError
+
+
+class StringTable:
+    """A copy of the table; offsets of strings that stay never change."""
+
+    def __init__(self, data: bytes) -> None:
+        self.data = bytearray(data)
+        self.changed: list[tuple[int, int]] = []
+        """Ranges (start, end) in which bytes differ from what was given."""
+        self._free: list[tuple[int, int]] = []
+
+    def text(self, at: int) -> bytes:
+        """The string at ``at``; raises ElfError."""
+        end = self.data.find(b"\0", at)
+        if at >= len(self.data) or end < 0:
+            raise ElfError("a string of the dynamic string table has no end")
+        return bytes(self.data[at:end])
+
+    def blank(self, abandoned: Iterable[int], kept: Sequence[int]) -> None:
+        """Zero the abandoned strings that no kept reference touches; ``kept`` is sorted."""
+        for at in sorted(abandoned):
+            length = len(self.text(at))
+            owner = self.data.rfind(b"\0", 0, at) + 1
+            near = bisect_left(kept, owner)
+            if length and (near == len(kept) or kept[near] >= at + length):
+                self.data[at : at + length] = bytes(length)
+                self._free.append((at, length))
+                self.changed.append((at, at + length))
+
+    def open_padding(self, kept: Sequence[int]) -> None:
+        """Use the zeros behind the last string, unless a reference lands there; ``kept`` is sorted."""
+        used = len(self.data.rstrip(b"\0")) + 1
+        if used < len(self.data) and (not kept or kept[-1] < used):
+            self._free.append((used, len(self.data) - used - 1))
+
+    def place(self, text: bytes) -> int:
+        """Offset of ``text``: an equal string or tail, a free slot, or new room at the end."""
+        found = self.data.find(text + b"\0")
+        if found >= 0:
+            return found
+        for index, (at, room) in enumerate(self._free):
+            if len(text) <= room:
+                self.data[at : at + len(text)] = text
+                self.changed.append((at, at + len(text)))
+                rest = room - len(text) - 1
+                self._free[index : index + 1] = [(at + len(text) + 1, rest)] if rest > 0 else []
+                return at
+        at = len(self.data)
+        self.data += text + b"\0"
+        self.changed.append((at, len(self.data)))
+        return at
