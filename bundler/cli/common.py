@@ -8,6 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bundler.catalogue import Catalogue
+from bundler.engine import ENGINES, Engine, connect
+from bundler.engine import VARIABLE as ENGINE_VARIABLE
 from bundler.errors import InputError
 from bundler.plan import Plan, make_plan
 from bundler.settings import Settings, cache_directory
@@ -68,7 +70,11 @@ def add_work(parser: argparse.ArgumentParser) -> None:
         help="processes at once (default: one per processor)",
     )
     group.add_argument("--offline", action="store_true", help="use nothing but what is cached")
-    group.add_argument(
+    add_progress(parser)
+
+
+def add_progress(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
         "--progress",
         choices=("auto", "plain", "tty", "json", "none"),
         default="auto",
@@ -123,3 +129,22 @@ def write_text(path: Path, text: str) -> None:
     if not path.parent.is_dir():
         raise InputError("there is no such directory", where=str(path.parent))
     write_file(path.absolute(), text.encode("utf-8", "surrogateescape"))
+
+
+def add_use(parser: argparse.ArgumentParser) -> None:
+    """Options of verbs that use bundles in an engine."""
+    group = parser.add_argument_group("engine and bundles")
+    group.add_argument(
+        "--engine",
+        choices=("auto", *ENGINES),
+        default=None,
+        help=f"container engine (default: ${ENGINE_VARIABLE}, else the first that answers)",
+    )
+    group.add_argument(
+        "--out", metavar="DIR", type=Path, default=Path("out"), help="where built images lie (default: out)"
+    )
+
+
+def engine(arguments: argparse.Namespace) -> Engine:
+    """The engine that options of :func:`add_use` choose; raises EnvironmentLacks where none answers."""
+    return connect(arguments.engine)

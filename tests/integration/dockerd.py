@@ -36,13 +36,16 @@ class Dockerd:
 
     def __enter__(self) -> Dockerd:
         where = self.directory
+        argv = [
+            # The daemon must not outlive a killed session: the kernel sees to that.
+            *(find_tool("setpriv"), "--pdeathsig", "TERM", find_tool("dockerd", package="docker.io")),
+            *("--host", self.host, "--data-root", f"{where}/data", "--exec-root", f"{where}/exec"),
+            *("--pidfile", f"{where}/pid", "--bridge=none", "--iptables=false", "--ip6tables=false"),
+            *("--ip-forward=false", "--ip-masq=false"),
+        ]
         with self.log.open("wb") as log:
             self._process = subprocess.Popen(
-                # The daemon must not outlive a killed session: the kernel sees to that.
-                [find_tool("setpriv"), "--pdeathsig", "TERM", find_tool("dockerd", package="docker.io")]
-                + ["--host", self.host, "--data-root", f"{where}/data", "--exec-root", f"{where}/exec"]
-                + ["--pidfile", f"{where}/pid", "--bridge=none", "--iptables=false", "--ip6tables=false"]
-                + ["--ip-forward=false", "--ip-masq=false"],
+                argv,
                 env=BASE_ENVIRONMENT,
                 stdin=subprocess.DEVNULL,
                 stdout=log,

@@ -15,9 +15,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from bundler.cli.common import cache_directory
 from bundler.debian import mirrors
 from bundler.process import BASE_ENVIRONMENT, find_tool
+from bundler.settings import cache_directory
 
 NAMES = ("scratch", "musl", "debian")
 VERSION = 1

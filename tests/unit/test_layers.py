@@ -13,7 +13,7 @@ LINES = [
     ["recipe", "style", "lock_file", "recipe_file", "catalogue"],
     ["plan", "key", "graph", "relocate", "closure", "labels", "oci", "scrub", "mount"],
     ["process", "debian_index", "debian", "unpack", "fetch", "store"],
-    ["jobserver", "sandbox", "buildroot", "registry", "engine", "relocation", "build", "volume"],
+    ["jobserver", "sandbox", "buildroot", "registry", "engine", "load", "volume", "run", "relocation", "build"],
     ["progress", "pipeline"],
     ["cli", "__main__"],
 ]

@@ -1,0 +1,166 @@
+"""Bundles brought into an engine: found where they were built or are loaded already, sent where not.
+
+Docker looks a layer up by its chain ID before it opens the layer's file (moby, image/tarexport/load.go), so
+an archive may leave out what the engine has.  That is no promise: the outcome is checked, and the whole
+archive sent where it is not as it must be.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import IO, Literal
+
+from bundler import events
+from bundler.digest import Digest
+from bundler.engine import Engine, EngineError, EngineImage
+from bundler.errors import InputError
+from bundler.labels import NAME, Facts, read_facts, with_required
+from bundler.oci.image import Image, full_name
+from bundler.oci.layout import stream_archive
+from bundler.oci.read import is_image, open_image
+
+How = Literal["present", "thin", "full"]
+
+
+@dataclass(frozen=True, slots=True)
+class Packed:
+    """A bundle's image on disk (``image``), or in the engine alone (``image`` is None).
+
+    ``id`` is the image ID, ``command`` the Cmd of its configuration.
+    """
+
+    facts: Facts
+    reference: str
+    id: Digest
+    command: tuple[str, ...]
+    image: Image | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A bundle that is in the engine, and whether that took nothing, some of its layers, or all."""
+
+    bundle: Packed
+    how: How
+
+
+def find_packed(names: Iterable[str], out: Path, engine: Engine | None = None) -> list[Packed]:
+    """The named bundles and all that they require, what is required first.
+
+    A name is a path to a layout or archive, the name of a bundle in ``out``, or an image in the engine.
+    Raises InputError for what is none of them.
+    """
+    return with_required(names, lambda name: _find(name, out, engine), lambda packed: packed.facts)
+
+
+def _find(name: str, out: Path, engine: Engine | None) -> Packed:
+    for path in (out / name, Path(name)):
+        # A directory of that name in the working directory is none of ours unless it is a layout.
+        if is_image(path):
+            return packed_of(open_image(path), where=str(path))
+    if engine is not None and (found := _in_engine(name, engine)) is not None:
+        reference = next(iter(found.names), name)
+        facts = read_facts(found.labels, where=reference)
+        return Packed(facts, reference, found.id, tuple(found.config.get("Cmd") or ()))
+    raise InputError(
+        f"the bundle {name!r} is not at hand",
+        why=f"it is neither in {out}, nor a layout or archive, nor an image in the engine",
+        hint=f"bundle build {name}",
+    )
+
+
+def _in_engine(name: str, engine: Engine) -> EngineImage | None:
+    """The image of that name, or the only one whose label says that it is that bundle."""
+    if ":" in name or "/" in name:
+        return engine.image(name)
+    fits = [image for image in engine.images() if image.labels.get(NAME) == name and image.names]
+    if len(fits) > 1:
+        names = ", ".join(sorted(image.names[0] for image in fits))
+        raise InputError(f"the engine has several images of the bundle {name!r}", why=names, hint="name one")
+    return fits[0] if fits else None
+
+
+def packed_of(image: Image, *, where: str) -> Packed:
+    """A bundle's image as it lies on disk; raises InputError if it is another's image."""
+    facts = read_facts(image.labels, where=where)
+    reference = _short(image.reference) if image.reference else f"{facts.name}:{facts.version}"
+    return Packed(facts, reference, image.id, image.config.command, image)
+
+
+def _short(reference: str) -> str:
+    """A reference as Docker shows it."""
+    return full_name(reference).removeprefix("docker.io/").removeprefix("library/")
+
+
+def load(engine: Engine, bundles: Iterable[Packed], sink: events.Sink = events.ignore) -> list[Loaded]:
+    """Bring bundles into the engine, in order; those that are there cost a look."""
+    loaded = []
+    for bundle in bundles:
+        how: How = "present"
+        if bundle.image is not None:
+            task = f"load {bundle.reference}"
+            sink(events.TaskStarted(task))
+            how = load_image(engine, bundle.image, bundle.reference)
+            sink(events.TaskFinished(task, "cached" if how == "present" else "done", note=how))
+        loaded.append(Loaded(bundle, how))
+    return loaded
+
+
+def load_image(engine: Engine, image: Image, reference: str) -> How:
+    """Have ``image`` in the engine under that name, by sending as little as it takes."""
+    image = replace(image, reference=reference)
+    if (there := _present(engine, image, reference)) is not None:
+        if reference not in there.names and f"localhost/{reference}" not in there.names:
+            engine.tag(there.id, reference)
+        return "present"
+    if engine.loads_thin and (known := _common_layers(image, engine.images())):
+        with contextlib.suppress(EngineError):  # it wants what was left out: below, it gets it
+            _send(engine, image, known)
+        if _present(engine, image, reference) is not None:
+            return "thin"
+    _send(engine, image, frozenset())
+    if _present(engine, image, reference) is None:
+        raise EngineError(f"{engine.name} took the image {reference}, but has it not")
+    return "full"
+
+
+def _send(engine: Engine, image: Image, omit: frozenset[Digest]) -> None:
+    def feed(out: IO[bytes]) -> None:
+        stream_archive(out, image, omit=omit)
+
+    engine.load(feed)
+
+
+def _present(engine: Engine, image: Image, reference: str) -> EngineImage | None:
+    """The engine's image if it is this one: the same layers and labels, whatever it goes by there.
+
+    An engine with containerd's store knows images by the digest of their manifest, so IDs prove nothing.
+    """
+    diff_ids = tuple(layer.diff_id for layer in image.layers)
+    for name in (str(image.id), reference):
+        found = engine.image(name)
+        if found is not None and found.diff_ids == diff_ids and dict(found.labels) == dict(image.labels):
+            return found
+    return None
+
+
+def _common_layers(image: Image, others: Sequence[EngineImage]) -> frozenset[Digest]:
+    """The layers from the lowest up that some image in the engine begins with, too.
+
+    Only those: a chain ID depends on all layers below.
+    """
+    ours = [layer.diff_id for layer in image.layers]
+    longest = 0
+    for other in others:
+        count = 0
+        for mine, theirs in zip(ours, other.diff_ids, strict=False):
+            if mine != theirs:
+                break
+            count += 1
+        longest = max(longest, count)
+    known = set(ours[:longest])
+    # A layer that comes twice must be there for its second place.
+    return frozenset(known.difference(ours[longest:]))
