@@ -45,6 +45,8 @@ URL = form(
     "a URL of a known scheme (https: http: file:/// git+https: git+file: debian:PATH pypi:NAME/FILE)",
 )
 
+BYTE = form(r"[ -~]", "one ASCII character")
+
 _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 
@@ -208,10 +210,11 @@ def _outputs(table: Table) -> tuple[Output, ...]:
 
 def _edit(table: Table) -> BinaryEdit:
     return BinaryEdit(
-        file=table.text("file", form=GLOB),
+        files=table.words("files", required=True, form=GLOB),
         old=table.text("old").encode(),
         new=table.text("new", default="").encode(),
         count=table.integer("count", default=1, least=1),
+        pad=(table.optional("pad", form=BYTE) or "").encode(),
     )
 
 

@@ -137,12 +137,14 @@ def expand(text: bytes, root: str, bundles: Mapping[str, str]) -> bytes:
     return re.sub(rb"\{(root|bundle:[a-z0-9-]+)\}", value, text)
 
 
-def edit_binary(data: bytes, old: bytes, new: bytes, count: int, where: str) -> bytes:
-    """Replace NUL-terminated text inside a binary by text of equal length; raises InputError.
+def edit_binary(data: bytes, old: bytes, new: bytes, count: int, where: str, pad: bytes = b"") -> bytes:
+    """Replace text inside a binary by text of equal length; raises InputError.
 
-    Padding is refused: code that knows a string's length (std::string, Rust, Go) would read the padding
-    (conda-build#2524).
+    NULs never pad: code that knows a string's length (std::string, Rust, Go) would read them
+    (conda-build#2524).  ``pad`` is what the recipe says is harmless there.
     """
+    if pad:
+        new = new.ljust(len(old), pad)
     if len(old) != len(new):
         raise InputError(
             f"{new.decode(errors='replace')!r} ({len(new)} bytes) cannot take the place of "

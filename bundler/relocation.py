@@ -142,19 +142,20 @@ def _edit_binaries(
     for edit in edits:
         old = relocate.expand(edit.old, deps_root, bundles)
         new = relocate.expand(edit.new, deps_root, bundles)
-        edited = 0
+        edited: set[str] = set()
         for top in tops:
             for file in _files(top):
                 path = file[len(os.fspath(top)) + 1 :]
-                if matches(path, (edit.file,)) and not os.path.islink(file):
+                if matches(path, edit.files) and not os.path.islink(file):
                     data = Path(file).read_bytes()
-                    Path(file).write_bytes(relocate.edit_binary(data, old, new, edit.count, path))
-                    edited += 1
-        if not edited:
-            raise InputError(
-                f"[[edit]] names {edit.file!r}, which the recipe does not install",
-                why="an edit that does nothing in silence would leave a path of the host behind",
-            )
+                    Path(file).write_bytes(relocate.edit_binary(data, old, new, edit.count, path, edit.pad))
+                    edited.update(glob for glob in edit.files if matches(path, (glob,)))
+        for glob in edit.files:
+            if glob not in edited:
+                raise InputError(
+                    f"[[edit]] names {glob!r}, which the recipe does not install",
+                    why="an edit that does nothing in silence would leave a path of the host behind",
+                )
 
 
 def command_table(prefixes: Sequence[str], trees: FileTree) -> dict[str, str]:
