@@ -1,0 +1,65 @@
+"""Compression on the way out: other tools undo it, threads do not change it, identity stays."""
+
+import gzip
+import random
+import subprocess
+from pathlib import Path
+
+import pytest
+from test_oci_image import image, layer, listing
+
+from bundler.oci import image as media
+from bundler.oci.compress import COMPRESSOR, MEMBER, Codec, compressed, uncompressed
+from bundler.oci.image import Image
+
+
+@pytest.fixture(scope="module")
+def large() -> Image:
+    """Two members and a half."""
+    noise = random.Random(1).randbytes(1 << 16) * (MEMBER * 5 // 2 >> 16)
+    return image(layer({"opt/noise": noise, "opt/a": b"a"}), layer({"opt/b": b"b"}))
+
+
+@pytest.mark.parametrize("codec", ["gzip", "zstd"])
+def test_the_number_of_threads_does_not_matter(large: Image, codec: Codec, tmp_path: Path) -> None:
+    found = set()
+    for threads in (1, 2, 5):
+        directory = tmp_path / str(threads)
+        directory.mkdir()
+        small = compressed(large, codec, directory, threads=threads)
+        found.add(small.digest)
+        assert small.id == large.id
+        assert listing(small) == listing(large)
+    assert len(found) == 1
+
+
+@pytest.mark.parametrize(("codec", "tool"), [("gzip", ["gzip", "-dc"]), ("zstd", ["zstd", "-qdc"])])
+def test_the_usual_tools_undo_it(large: Image, codec: Codec, tool: list[str], tmp_path: Path) -> None:
+    for before, after in zip(large.layers, compressed(large, codec, tmp_path).layers, strict=True):
+        place = after.blob.file()
+        assert place is not None
+        done = subprocess.run([*tool, str(place[0])], stdout=subprocess.PIPE, check=True)
+        assert done.stdout == media.memory_stream(before.blob).read()
+
+
+def test_members_begin_alike_on_every_machine(large: Image, tmp_path: Path) -> None:
+    small = compressed(large, "gzip", tmp_path)
+    data = media.memory_stream(small.layers[1].blob).read()
+    assert data[:10].hex() == "1f8b08000000000000ff"
+    assert gzip.decompress(data) == media.memory_stream(large.layers[1].blob).read()
+
+
+def test_what_is_compressed_stays_as_it_is(large: Image, tmp_path: Path) -> None:
+    small = compressed(large, "gzip", tmp_path)
+    assert compressed(small, "zstd", tmp_path) is small
+    assert compressed(large, "none", tmp_path) is large
+
+
+def test_the_compressor_is_recorded_and_all_of_it_can_be_undone(large: Image, tmp_path: Path) -> None:
+    small = compressed(large, "zstd", tmp_path)
+    annotations = dict(small.layers[0].descriptor.annotations)
+    assert annotations[COMPRESSOR].startswith("libzstd ")
+    assert annotations[media.TITLE] == "x"
+    again = uncompressed(small, tmp_path)
+    assert again.digest == large.digest
+    assert listing(again) == listing(large)
