@@ -84,8 +84,10 @@ def make_plan(
     Raises InputError (all problems at once) for unknown names, cycles and conflicting prefixes.
     """
     order = _bundle_order(wanted, bundles)
-    if any(name not in toolchain.recipes for b in order for name in bundles[b].recipes):
-        # Whatever is compiled needs the toolchain, although no image of it may be wanted.
+    listed = [name for bundle in order for name in bundles[bundle].recipes]
+    if any(name not in toolchain.recipes or toolchain.recipes[name].outputs for name in listed):
+        # Whatever is compiled needs the toolchain, although no image of it may be wanted; and a recipe
+        # that the runtime and the toolchain share has files for both.
         order = _bundle_order([*wanted, *(n for n in (RUNTIME, TOOLCHAIN) if n in bundles)], bundles)
     return _Planner(order, bundles, recipes, toolchain, target).plan(wanted)
 
