@@ -1,0 +1,298 @@
+"""Builds one node: from fetched sources to trees in the store.
+
+Unpack, patch, run the steps in the sandbox, drop, strip, relocate, check, store; ``docs/architecture.md``
+shows what a build sees.  All of it happens in a temporary directory of the store, so a build that is
+killed leaves nothing that another one could meet.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import shutil
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from bundler import installed, process
+from bundler.build_log import BuildLog
+from bundler.build_request import DESTINATION, FIFO, BuildRequest, environment
+from bundler.digest import Digest
+from bundler.errors import BuildError
+from bundler.events import Message, Sink, TaskFinished, TaskStarted, ignore
+from bundler.globs import matches
+from bundler.jobserver import Jobserver
+from bundler.sandbox import HOME, Mount, Room, Sandbox
+from bundler.store import Store, remove_tree
+from bundler.tree import EPOCH
+from bundler.unpack import place, unpack_deb
+
+TAIL = 20
+"""Lines of the log that an error shows."""
+
+_BATCH = 500
+"""Files given to one run of strip: far below the kernel's limit on arguments."""
+
+
+@dataclass(frozen=True, slots=True)
+class BuildOptions:
+    """What to do about a failure, and when to stop: once ``stop`` is set, running steps are killed."""
+
+    keep_failed: bool = False
+    debug_shell: bool = False
+    stop: threading.Event = field(default_factory=threading.Event)
+
+
+def build_node(
+    request: BuildRequest,
+    store: Store,
+    sandbox: Sandbox,
+    jobserver: Jobserver,
+    sink: Sink = ignore,
+    options: BuildOptions | None = None,
+) -> Mapping[str, Digest]:
+    """Build what ``request`` says, or take it from the store; returns the tree of each output's prefix.
+
+    Several threads and processes may call it for one key: one builds, the others wait and take it over.
+    Raises BuildError, with the end of the log, where a step fails or installs what it must not.
+    """
+    task = f"build {request.recipe.name}"
+    store.open()
+
+    def waiting() -> None:
+        sink(Message(f"{request.recipe.name}: another process builds it; waiting"))
+
+    with store.key_lock(request.key, waiting):
+        found = store.outputs(request.key)
+        if found is not None:
+            sink(TaskFinished(task, "cached"))
+            return found
+        with store.temporary() as place_of_work:
+            work = place_of_work / "work"
+            work.mkdir()
+            with jobserver.client(work / os.path.basename(FIFO)):
+                return _Build(
+                    request, store, sandbox, jobserver.jobs, sink, options or BuildOptions(), work
+                ).run()
+
+
+def rooms_of(request: BuildRequest, store: Store, work: Path, jobs: int) -> Room:
+    """What the steps of ``request`` see, with ``work`` at ``/build``."""
+    by_prefix: dict[str, dict[Digest, str]] = {}
+    for dependency in request.dependencies:
+        by_prefix.setdefault(dependency.prefix, {})[dependency.digest] = dependency.name
+    mounts = tuple(
+        Mount(store.union(tuple(names), names), prefix) for prefix, names in sorted(by_prefix.items())
+    )
+    return Room(request.buildroot, work, mounts, environment(request, mounts, jobs))
+
+
+def lay_out(request: BuildRequest, work: Path) -> None:
+    """Put sources, patches and the steps' scripts where the steps see them.
+
+    Every source file gets one modification time: nothing is then newer than what was generated from it,
+    so a patch to `configure.ac` does not call for an automake that is not there.
+    """
+    source = work / "src"
+    for directory in (source, work / "dest", work / "patches", work / "steps"):
+        directory.mkdir()
+    for package in request.packages:
+        unpack_deb(package, source)
+    for wanted, file in request.sources:
+        place(wanted, file, source)
+    for patch in request.recipe.patches:
+        shutil.copyfile(patch, work / "patches" / patch.name)
+    for name, script in _scripts(request):
+        (work / "steps" / name).write_text(script + "\n")
+
+
+def _scripts(request: BuildRequest) -> list[tuple[str, str]]:
+    """File names and texts of the steps, in order."""
+    steps = [(step.name, step.script) for step in request.recipe.steps]
+    if request.recipe.patches:
+        steps.insert(0, ("patch", _patch_script(request)))
+    return [(f"{number:02}-{name}", script) for number, (name, script) in enumerate(steps, 1)]
+
+
+def _patch_script(request: BuildRequest) -> str:
+    commands = [
+        f"echo {shlex.quote(patch.name)}\n"
+        "patch -p1 --batch --forward --no-backup-if-mismatch "
+        f"-i {shlex.quote(f'{HOME}/patches/{patch.name}')}"
+        for patch in request.recipe.patches
+    ]
+    return "\n".join([*commands, f"find . -exec touch -h -d @{EPOCH} {{}} +"])
+
+
+class _Build:
+    """One build while it runs."""
+
+    def __init__(
+        self,
+        request: BuildRequest,
+        store: Store,
+        sandbox: Sandbox,
+        jobs: int,
+        sink: Sink,
+        options: BuildOptions,
+        work: Path,
+    ) -> None:
+        self.request = request
+        self.recipe = request.recipe
+        self.store = store
+        self.sandbox = sandbox
+        self.sink = sink
+        self.options = options
+        self.work = work
+        self.dest = work / "dest"
+        self.task = f"build {self.recipe.name}"
+        self.room = rooms_of(request, store, work, jobs)
+        self.scripts = _scripts(request)
+
+    def run(self) -> Mapping[str, Digest]:
+        began = time.monotonic()
+        self.sink(TaskStarted(self.task, len(self.scripts) + 1))
+        outcome = "failed"
+        try:
+            with BuildLog(
+                self.store.log_path(self.recipe.name, self.request.key), self.task, self.sink
+            ) as self.log:
+                outputs = self._run(began)
+            outcome = "done"
+        finally:
+            seconds = time.monotonic() - began
+            self.sink(TaskFinished(self.task, "done" if outcome == "done" else "failed", seconds))
+        return outputs
+
+    def _run(self, began: float) -> Mapping[str, Digest]:
+        lay_out(self.request, self.work)
+        _set_times(self.work / "src")
+        for done, (script, _) in enumerate(self.scripts):
+            self.log.step(script.partition("-")[2], done)
+            self._step(script.partition("-")[2], ["/bin/sh", "-eu", f"{HOME}/steps/{script}"])
+        self.log.step("finish", len(self.scripts))
+        try:
+            leaks = self._finish()
+        except BuildError as error:
+            self.log.write(f"{error}\n".encode())
+            kept = self._keep() if self.options.keep_failed else None
+            error.hint = error.hint or (f"look into {kept}/work/dest" if kept else None)
+            raise
+        outputs = {
+            output.prefix: self.store.add_tree(self.dest / output.prefix.strip("/"))
+            for output in self.request.outputs
+        }
+        meta = {
+            "name": self.recipe.name,
+            "version": self.recipe.version,
+            "prefix": self.request.prefix,
+            "seconds": round(time.monotonic() - began, 1),
+            "leaks": list(leaks),
+        }
+        self.store.record(self.request.key, outputs, meta)
+        return outputs
+
+    def _step(self, name: str, argv: Sequence[str], room: Room | None = None) -> None:
+        status = self.sandbox.run(room or self.room, argv, self.log.write, self.options.stop)
+        if self.options.stop.is_set():
+            raise BuildError(f"the build of {self.recipe.name} was stopped")
+        if status != 0:
+            raise self._failure(name, status)
+
+    def _failure(self, step: str, status: int) -> BuildError:
+        kept = self._keep() if self.options.keep_failed or self.options.debug_shell else None
+        if kept and self.options.debug_shell:
+            self.sink(
+                Message(f"{self.recipe.name}: a shell where the step {step!r} failed; 'exit' leaves it")
+            )
+            process.run_attached([str(kept / "enter")])
+        what = (
+            f"killed by signal {-status if status < 0 else status - 128}"
+            if status < 0 or status > 128
+            else ""
+        )
+        hints = [f"'bundle log {self.recipe.name}' shows all of it"]
+        if kept:
+            hints.append(f"the build directory is kept; to enter it: {kept}/enter")
+        else:
+            hints.append("--keep-failed keeps the build directory, --debug-shell opens a shell in it")
+        return BuildError(
+            f"{self.recipe.name} {self.recipe.version}: the step {step!r} failed "
+            f"({what or f'exit status {status}'})",
+            where=str(self.recipe.path),
+            detail="\n".join(f"  | {line}" for line in self.log.tail(TAIL)),
+            hint="; ".join(hints),
+        )
+
+    def _keep(self) -> Path:
+        """Move the build directory to where it stays, with a script that enters it as a step does."""
+        kept = self.store.root / "failed" / self.recipe.name
+        if kept.is_symlink() or kept.exists():
+            remove_tree(kept)
+        (self.work / os.path.basename(FIFO)).unlink(missing_ok=True)
+        kept.mkdir(parents=True)
+        for path in list(self.work.parent.iterdir()):
+            path.rename(kept / path.name)
+        # Its jobserver is gone: make counts for itself then.
+        values = {**self.room.environment, "MAKEFLAGS": f"-j{self.room.environment['JOBS']}"}
+        room = replace(self.room, work=kept / "work", environment=values)
+        command = self.sandbox.command(room, ["/bin/sh"], interactive=True)
+        enter = kept / "enter"
+        enter.write_text(
+            f"#!/bin/sh\n# The steps are in {HOME}/steps: sh -eu {HOME}/steps/{self.scripts[0][0]}\n"
+            f"exec {shlex.join(command)}\n"
+        )
+        enter.chmod(0o755)
+        return kept
+
+    def _finish(self) -> Sequence[str]:
+        """From what the steps installed to what the store takes; returns files that name the build."""
+        request, recipe = self.request, self.recipe
+        installed.check_place(self.dest, request.outputs, recipe)
+        tops = [output.prefix.strip("/") for output in request.outputs]
+        unused = set(recipe.drop)
+        for top in tops:
+            dropped = installed.drop(self.dest / top, recipe.drop, ())
+            unused -= {glob for glob in unused if any(matches(path, [glob]) for path in dropped)}
+            installed.drop(self.dest / top, installed.DROPPED, recipe.keep)
+        for glob in sorted(unused):
+            self.sink(Message(f"{recipe.name}: drop = [{glob!r}] matches nothing", "warning"))
+        self._strip(tops)
+        leaks: Sequence[str] = request.relocate(self.dest) if request.relocate else ()
+        for path in leaks:
+            self.log.write(f"names the build directory: {path}\n".encode("utf-8", "surrogateescape"))
+        if leaks:
+            shown = ", ".join(leaks[:3]) + (f" and {len(leaks) - 3} more" if len(leaks) > 3 else "")
+            self.sink(Message(f"{recipe.name}: the build's own paths are left in {shown}", "warning"))
+        installed.check_outputs(self.dest, request.outputs, recipe)
+        files = installed.licenses(self.work / "src", recipe.license_files)
+        for top in tops:
+            installed.add_licenses(self.dest / top, recipe.name, files)
+        return leaks
+
+    def _strip(self, tops: Sequence[str]) -> None:
+        """Strip with the toolchain's own program; a toolchain that is being built has none."""
+        seen = {mount.target: mount.source for mount in self.room.mounts}
+        if not any(
+            os.path.lexists(source / os.path.relpath(f"{directory}/strip", prefix))
+            for directory in self.request.path_directories
+            for prefix, source in seen.items()
+            if directory.startswith(prefix + "/")
+        ):
+            return
+        found = installed.strippable(self.dest, tops, self.recipe.keep, self.request.target.architecture)
+        room = replace(self.room, directory=DESTINATION)
+        for flag, files in (("--strip-unneeded", found.programs), ("--strip-debug", found.objects)):
+            for start in range(0, len(files), _BATCH):
+                batch = [f"./{file}" for file in files[start : start + _BATCH]]
+                self._step("strip", ["strip", flag, "--enable-deterministic-archives", *batch], room)
+
+
+def _set_times(directory: Path) -> None:
+    """One time for all that was unpacked, links included."""
+    for parent, directories, files in os.walk(directory):
+        for name in (*directories, *files):
+            os.utime(os.path.join(parent, name), (EPOCH, EPOCH), follow_symlinks=False)
+    os.utime(directory, (EPOCH, EPOCH))
