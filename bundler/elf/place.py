@@ -99,13 +99,17 @@ def _append_with_headers(image: Image, pieces: list[Piece], *, writable: bool) -
     """The same, with the program headers in front.
 
     Kernels before 5.18 tell a program that its headers are at the first segment's address plus
-    ``e_phoff``, so addresses and offsets must differ by the same number there as here.
+    ``e_phoff``, so there addresses and offsets must differ by the same number as here.
     """
     page = _page(image)
     pieces = [replace(piece, room=piece.room + piece.padding) for piece in pieces]
     first = image.segments[image.loads()[0]]
-    base = first.vaddr - first.offset
-    offset = _round_up(max(image.size, _memory_end(image) - base), page)
+    if image.facts.is_executable or image.facts.interpreter is not None:
+        base = first.vaddr - first.offset
+        offset = _round_up(max(image.size, _memory_end(image) - base), page)
+    else:
+        offset = _round_up(image.size, 16)
+        base = _round_up(_memory_end(image), page) + offset % page - offset
     length = (len(image.segments) + 1) * image.layout.segment.size
     offsets, end = _lay_out(pieces, offset + length, base)
     if end - image.facts.size > MAX_GROWTH:

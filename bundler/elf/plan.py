@@ -6,6 +6,7 @@ little as it can.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from bundler.elf import format as f
@@ -79,32 +80,10 @@ def _set_interpreter(image: Image, interpreter: str, *, wipe: bool) -> list[Piec
 def _set_dynamic(image: Image, wanted: Wanted, edits: Edits) -> tuple[list[Piece], Piece | None]:
     """Change entries, strings and version needs; the pieces that need another place."""
     entries = _entries(image.facts, wanted)
-    needs, definitions = _version_names(image)
-    renamed = {old: new for old, new in edits.replace_needed.items() if old in image.facts.needed}
-    files: list[tuple[int, int | bytes]] = list(needs.files)
     pieces: list[Piece] = []
-    if renamed or any(isinstance(value, bytes) for _, value in entries) or _dropped(image.facts, entries):
-        offset, size = _string_table(image)
-        table = StringTable(image.read(offset, size))
-        by_name = {_raw(old): _raw(new) for old, new in renamed.items()}
-        files = [(at, by_name.get(table.text(value), value)) for at, value in needs.files]
-        kept = _kept_references(image, entries, files, needs, definitions)
-        if kept is not None:
-            if not edits.keep_strings:
-                before = {value for tag, value in image.facts.dynamic if tag in f.STRING_TAGS}
-                before |= {value for _, value in needs.files}
-                table.blank(before.difference(kept), kept)
-            table.open_padding(kept)
-        entries = [(t, table.place(v) if isinstance(v, bytes) else v) for t, v in entries]
-        for (at, old), (_, new) in zip(needs.files, files, strict=True):
-            if isinstance(new, bytes):
-                place_at = table.place(new)
-                if place_at != old:
-                    image.write(at, place_at.to_bytes(4, image.layout.byte_order))
-        image.entries = [(tag, value) for tag, value in entries if isinstance(value, int)]
-        pieces += _write_strings(image, table, offset, size, wipe=not edits.keep_strings)
-    else:
-        image.entries = [(tag, value) for tag, value in entries if isinstance(value, int)]
+    if any(isinstance(value, bytes) for _, value in entries) or _dropped(image.facts, entries):
+        pieces = _set_strings(image, entries, edits)
+    image.entries = [(tag, value) for tag, value in entries if isinstance(value, int)]
     record = image.layout.dynamic.size
     if len(image.entries) < image.slots:
         return pieces, None
@@ -115,6 +94,37 @@ def _set_dynamic(image: Image, wanted: Wanted, edits: Edits) -> tuple[list[Piece
     align = image.layout.bits // 8
     wipe = not edits.keep_strings
     return pieces, Piece(segment.offset, segment.vaddr, segment.filesz, None, room, align, wipe)
+
+
+def _set_strings(image: Image, entries: list[Entry], edits: Edits) -> list[Piece]:
+    """Find a place for each string, and put it into ``entries``; the table, if that needs another place."""
+    offset, size = _string_table(image)
+    table = StringTable(image.read(offset, size))
+    needs = _version_names(image, f.DT_VERNEED, need_names)
+    renamed = {_raw(old): _raw(new) for old, new in edits.replace_needed.items() if old in image.facts.needed}
+    files: list[tuple[int, int | bytes]] = [
+        (at, renamed.get(table.text(value), value) if renamed else value) for at, value in needs.files
+    ]
+    abandoned: set[int] = set()
+    if not edits.keep_strings:
+        abandoned.update(value for tag, value in image.facts.dynamic if tag in f.STRING_TAGS)
+        abandoned.update(value for _, value in needs.files)
+        abandoned.difference_update(value for _, value in files if isinstance(value, int))
+        abandoned.difference_update(
+            value for tag, value in entries if tag in f.STRING_TAGS and isinstance(value, int)
+        )
+    if abandoned or table.is_padded:
+        kept = _kept_references(image, entries, files, needs)
+        if kept is not None:
+            table.blank(abandoned.difference(kept), kept)
+            table.open_padding(kept)
+    for index, (tag, value) in enumerate(entries):
+        if isinstance(value, bytes):
+            entries[index] = (tag, table.place(value))
+    for at, new in files:
+        if isinstance(new, bytes):
+            image.write(at, table.place(new).to_bytes(4, image.layout.byte_order))
+    return _write_strings(image, table, entries, offset, size, wipe=not edits.keep_strings)
 
 
 def _entries(facts: ElfFile, wanted: Wanted) -> list[Entry]:
@@ -177,25 +187,17 @@ def _string_table(image: Image) -> tuple[int, int]:
     return offset, size
 
 
-def _version_names(image: Image) -> tuple[Names, Names]:
+def _version_names(image: Image, tag: int, names: Callable[[ReadAt, int, int, str], Names]) -> Names:
     """References of the symbol versions to the string table."""
-    found = []
-    for tag, names in ((f.DT_VERNEED, need_names), (f.DT_VERDEF, definition_names)):
-        address = image.tag(tag)
-        if address is None:
-            found.append(Names((), ()))
-        else:
-            offset, room = file_offset(image.facts.segments, address)
-            found.append(names(image.read, offset, room, image.layout.mark))
-    return found[0], found[1]
+    address = image.tag(tag)
+    if address is None:
+        return Names((), ())
+    offset, room = file_offset(image.facts.segments, address)
+    return names(image.read, offset, room, image.layout.mark)
 
 
 def _kept_references(
-    image: Image,
-    entries: list[Entry],
-    files: list[tuple[int, int | bytes]],
-    needs: Names,
-    definitions: Names,
+    image: Image, entries: list[Entry], files: list[tuple[int, int | bytes]], needs: Names
 ) -> list[int] | None:
     """Every reference to the string table that stays, sorted; None if they cannot all be known."""
     symbols = symbol_names(image)
@@ -203,11 +205,14 @@ def _kept_references(
         return None
     kept = {value for tag, value in entries if tag in f.STRING_TAGS and isinstance(value, int)}
     kept.update(value for _, value in files if isinstance(value, int))
+    definitions = _version_names(image, f.DT_VERDEF, definition_names)
     kept.update(needs.others, definitions.others, symbols)
     return sorted(kept)
 
 
-def _write_strings(image: Image, table: StringTable, offset: int, size: int, *, wipe: bool) -> list[Piece]:
+def _write_strings(
+    image: Image, table: StringTable, entries: list[Entry], offset: int, size: int, *, wipe: bool
+) -> list[Piece]:
     """Write what changed in its place, or give the table as a piece that needs another one."""
     address = image.tag(f.DT_STRTAB) or 0
     if len(table.data) == size:
@@ -219,7 +224,7 @@ def _write_strings(image: Image, table: StringTable, offset: int, size: int, *, 
         for start, end in table.changed:
             image.write(offset + start, bytes(table.data[start:end]))
         image.resize_section(offset, size, len(table.data))
-        image.set_entry(f.DT_STRSZ, len(table.data))
+        entries[:] = [(t, len(table.data) if t == f.DT_STRSZ else v) for t, v in entries]
         return []
     return [
         Piece(

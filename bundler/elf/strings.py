@@ -21,6 +21,11 @@ class StringTable:
         """Ranges (start, end) in which bytes differ from what was given."""
         self._free: list[tuple[int, int]] = []
 
+    @property
+    def is_padded(self) -> bool:
+        """Whether there are zeros behind the last string's end."""
+        return self.data.endswith(b"\0\0")
+
     def text(self, at: int) -> bytes:
         """The string at ``at``; raises ElfError."""
         end = self.data.find(b"\0", at)
