@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -137,7 +138,7 @@ class Archive:
         name = f"main/binary-{architecture.debian}/Packages"
         return PackageIndex(self._read(name), where=name)
 
-    def sources(self, names: list[str]) -> dict[str, SourcePackage]:
+    def sources(self, names: Sequence[str]) -> dict[str, SourcePackage]:
         """Source packages by name; raises InputError as :meth:`packages` does."""
         name = "main/source/Sources"
         return source_packages(self._read(name), set(names), where=name)
@@ -233,9 +234,9 @@ def verified_text(file: Path, keyring: Path = KEYRING) -> str:
 def refresh(
     archive: Archive,
     architecture: Architecture,
-    names: list[str],
+    names: Sequence[str],
     *,
-    without: tuple[str, ...] = (),
+    without: Sequence[str] = (),
     close_over: bool,
 ) -> Lock:
     """Pin the packages of these names, with all that they depend on where ``close_over`` says so.
