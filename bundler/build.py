@@ -20,7 +20,7 @@ from bundler import installed, process
 from bundler.build_log import BuildLog
 from bundler.build_request import DESTINATION, FIFO, BuildRequest, environment
 from bundler.digest import Digest
-from bundler.errors import BuildError
+from bundler.errors import BuildError, BundleError
 from bundler.events import Message, Sink, TaskFinished, TaskStarted, ignore
 from bundler.globs import matches
 from bundler.jobserver import Jobserver
@@ -175,10 +175,12 @@ class _Build:
         self.log.step("finish", len(self.scripts))
         try:
             leaks = self._finish()
-        except BuildError as error:
-            self.log.write(f"{error}\n".encode())
-            kept = self._keep() if self.options.keep_failed else None
-            error.hint = error.hint or (f"look into {kept}/work/dest" if kept else None)
+        except BundleError as error:
+            self.log.write(f"{error}\n".encode("utf-8", "surrogateescape"))
+            if self.options.keep_failed:
+                self.sink(
+                    Message(f"{self.recipe.name}: what it installed is kept in {self._keep()}/work/dest")
+                )
             raise
         outputs = {
             output.prefix: self.store.add_tree(self.dest / output.prefix.strip("/"))
