@@ -20,6 +20,7 @@ from bundler.relocate import Context
 from bundler.tree import DirectoryTree, FileTree, UnionTree
 
 if TYPE_CHECKING:
+    from bundler.closure.files import Files
     from bundler.elf.edits import Edits
     from bundler.elf.read import ElfFile
 
@@ -59,6 +60,7 @@ def relocate_tree(
     ``dependencies`` shows the files of what the recipe links to; ``core`` says that a C library is
     among the files.  Raises InputError for an edit that does not fit and for files that are no sound ELF.
     """
+    from bundler.closure.files import Files
     from bundler.elf.patch import patch_files
 
     texts = links = 0
@@ -82,9 +84,9 @@ def relocate_tree(
                     data, texts = changed, texts + 1
             if relocate.DESTINATION.encode() in data or relocate.SOURCE.encode() in data:
                 leaks.append(path)
-    everything = UnionTree([DirectoryTree(root), dependencies])
+    everything = Files(UnionTree([DirectoryTree(root), dependencies]))
     wanted = [(file, _edits(file, place, elf, everything, root, core)) for file, place, elf in elves]
-    results = patch_files([(file, found) for file, found in wanted if found is not None])
+    results = patch_files([(file, found) for file, found in wanted if found is not None], in_place=True)
     return Relocated(
         elf_files=len(elves),
         elf_changed=sum(result.changed for result in results),
@@ -125,13 +127,13 @@ def _relocate_link(file: str, path: str, context: Context) -> int:
     return 1
 
 
-def _edits(file: Path, place: Place, elf: ElfFile, tree: FileTree, root: Path, core: bool) -> Edits | None:
+def _edits(file: Path, place: Place, elf: ElfFile, files: Files, root: Path, core: bool) -> Edits | None:
     from bundler.closure.loader import resolve_needed
 
     needed: Mapping[str, str] = {}
     if elf.is_dynamic and elf.is_executable and elf.interpreter is not None:
         path = "/" + os.fspath(file.relative_to(root))
-        needed = dict(resolve_needed(tree, path, elf, search=place.context.rpath))
+        needed = dict(resolve_needed(files, path, elf, search=place.context.rpath))
     return relocate.elf_edits(elf, file.name, place.context, needed, core=core)
 
 

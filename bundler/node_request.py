@@ -1,0 +1,110 @@
+"""From a node of the plan to the request that builds it: what it sees, where, and how it is relocated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+
+from bundler.build_request import BuildRequest, Dependency, OutputSpec
+from bundler.digest import Digest
+from bundler.plan import RUNTIME, Node, NodeOutput, Plan
+from bundler.recipe import Source, Toolchain
+from bundler.relocate import Context
+from bundler.relocation import Place, command_table, relocate_tree
+from bundler.store import Store
+from bundler.tree import DirectoryTree, FileTree, UnionTree
+
+
+def package_sources(names: Sequence[str], toolchain: Toolchain) -> tuple[Source, ...]:
+    """Packages of the toolchain's lock as sources that can be fetched."""
+    locked = {package.name: package for package in toolchain.lock.packages}
+    return tuple(
+        Source((f"debian:{locked[name].path}",), locked[name].digest, unpack="none") for name in names
+    )
+
+
+def request_for(
+    node: Node,
+    key: Digest,
+    plan: Plan,
+    store: Store,
+    outputs: Mapping[str, Mapping[str, Digest]],
+    *,
+    buildroot: Path,
+    sources: Sequence[tuple[Source, Path]],
+    packages: Sequence[Path],
+) -> BuildRequest:
+    """The request for ``node``; ``outputs`` holds the trees by prefix of every node that it sees."""
+    seen = [plan.nodes[name] for name in node.sees]
+    dependencies = tuple(
+        Dependency(other.recipe.name, prefix, digest)
+        for other in seen
+        for prefix, digest in sorted(outputs[other.id].items())
+    )
+    linked = _prefixes(other for other in seen if not other.bootstraps)
+    tools = [prefix for prefix in _prefixes(seen) if prefix not in linked and prefix != _runtime(plan)]
+    return BuildRequest(
+        recipe=node.recipe,
+        key=key,
+        prefix=node.prefix,
+        outputs=tuple(OutputSpec(output.bundle, output.prefix, output.globs) for output in node.outputs),
+        bundles=dict(node.reach),
+        dependencies=dependencies,
+        search=tuple(reversed(linked)),
+        path_directories=tuple(f"{prefix}/bin" for prefix in (*reversed(linked), *tools)),
+        target=plan.target,
+        buildroot=buildroot,
+        sources=tuple(sources),
+        packages=tuple(packages),
+        relocate=_relocation(node, plan, store, dependencies),
+    )
+
+
+def _prefixes(nodes: Iterable[Node]) -> list[str]:
+    """Prefixes of all outputs of the nodes, each once, in order."""
+    found: dict[str, None] = {}
+    for node in nodes:
+        found.update(dict.fromkeys(output.prefix for output in node.outputs))
+    return list(found)
+
+
+def _runtime(plan: Plan) -> str | None:
+    planned = plan.bundles.get(RUNTIME)
+    return planned.prefix if planned else None
+
+
+def _relocation(
+    node: Node, plan: Plan, store: Store, dependencies: Sequence[Dependency]
+) -> Callable[[Path], Sequence[str]]:
+    """The step that makes an installed tree run from its prefix; returns files that name the build."""
+
+    def relocate(dest: Path) -> Sequence[str]:
+        seen = UnionTree(
+            [DirectoryTree(store.tree_path(d.digest), at=d.prefix.strip("/")) for d in dependencies]
+        )
+        everything = UnionTree([DirectoryTree(dest), seen])
+        places = [Place(output.prefix, _context(output, plan, everything)) for output in node.outputs]
+        bundles = {name: planned.prefix for name, planned in plan.bundles.items()}
+        done = relocate_tree(
+            dest,
+            places,
+            edits=node.recipe.literals,
+            bundles=bundles,
+            deps_root=plan.target.root,
+            dependencies=seen,
+            core=node.bootstraps,
+        )
+        return done.leaks
+
+    return relocate
+
+
+def _context(output: NodeOutput, plan: Plan, tree: FileTree) -> Context:
+    """What relocation knows at one prefix: library directories name the prefixes in reach, basic first."""
+    prefixes = tuple(directory.removesuffix("/lib") for directory in output.rpath)
+    return Context(
+        loader=f"{output.rpath[0]}/{plan.target.architecture.loader}",
+        rpath=output.rpath,
+        prefixes=prefixes,
+        commands=command_table(tuple(reversed(prefixes)), tree),
+    )
