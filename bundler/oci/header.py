@@ -53,9 +53,8 @@ def header(entry: Entry) -> bytes:
         name += b"/"
     size = content_size(entry)
     mtime = max(0, entry.mtime)
-    records: list[tuple[bytes, bytes]] = [
-        (XATTR_RECORD + os.fsencode(key), value) for key, value in entry.xattrs if entry.hardlink is None
-    ]
+    # On hard links, too: Docker and containerd chown each name, and that takes capabilities from the file.
+    records = [(XATTR_RECORD + os.fsencode(key), value) for key, value in entry.xattrs]
     prefix, short = _split(name)
     if short is None:
         records.append((b"path", name))

@@ -33,12 +33,11 @@ def test_the_number_of_threads_does_not_matter(large: Image, codec: Codec, tmp_p
     assert len(found) == 1
 
 
-@pytest.mark.parametrize(("codec", "tool"), [("gzip", ["gzip", "-dc"]), ("zstd", ["zstd", "-qdc"])])
-def test_the_usual_tools_undo_it(large: Image, codec: Codec, tool: list[str], tmp_path: Path) -> None:
-    for before, after in zip(large.layers, compressed(large, codec, tmp_path).layers, strict=True):
+def test_gzip_undoes_it(large: Image, tmp_path: Path) -> None:
+    for before, after in zip(large.layers, compressed(large, "gzip", tmp_path).layers, strict=True):
         place = after.blob.file()
         assert place is not None
-        done = subprocess.run([*tool, str(place[0])], stdout=subprocess.PIPE, check=True)
+        done = subprocess.run(["gzip", "-dc", str(place[0])], stdout=subprocess.PIPE, check=True)
         assert done.stdout == media.memory_stream(before.blob).read()
 
 
