@@ -109,7 +109,7 @@ def elf_edits(
     """
     from bundler.elf.edits import Edits
 
-    if not elf.is_dynamic or name == posixpath.basename(context.loader):
+    if not elf.is_dynamic or elf.is_static or name == posixpath.basename(context.loader):
         return None
     return Edits(
         interpreter=context.loader if elf.interpreter is not None else None,
