@@ -9,7 +9,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -75,13 +75,20 @@ def patch_file(
         return result
 
 
-def patch_files(files: Iterable[tuple[str | Path, Edits]], *, in_place: bool = False) -> list[PatchResult]:
+def patch_files(
+    files: Iterable[tuple[str | Path, Edits]],
+    *,
+    in_place: bool = False,
+    done: Callable[[PatchResult], None] | None = None,
+    problems: list[BundleError] | None = None,
+) -> list[PatchResult]:
     """Edit many files; hard links to one file, which must all be given, are written once.
 
-    All files are tried; then the problems of those that were refused are raised together.
+    All files are tried, and ``done`` is called for each that went well.  The problems of the others are
+    appended to ``problems`` or, without it, raised together at the end.
     """
     results: list[PatchResult] = []
-    problems: list[BundleError] = []
+    refused: list[BundleError] = []
     groups: dict[tuple[int, int], list[tuple[str | Path, Edits]]] = {}
     for path, edits in files:
         try:
@@ -89,13 +96,19 @@ def patch_files(files: Iterable[tuple[str | Path, Edits]], *, in_place: bool = F
                 status = os.stat(path)
                 groups.setdefault((status.st_dev, status.st_ino), []).append((path, edits))
         except BundleError as problem:
-            problems.append(problem)
+            refused.append(problem)
     for group in groups.values():
         try:
-            results += _patch_group(group, in_place)
+            for result in _patch_group(group, in_place):
+                results.append(result)
+                if done is not None:
+                    done(result)
         except BundleError as problem:
-            problems.append(problem)
-    raise_all(problems)
+            refused.append(problem)
+    if problems is None:
+        raise_all(refused)
+    else:
+        problems += refused
     return results
 
 
