@@ -8,19 +8,11 @@ from pathlib import Path
 from bundler.build_request import BuildRequest, Dependency, OutputSpec
 from bundler.digest import Digest
 from bundler.plan import RUNTIME, Node, NodeOutput, Plan
-from bundler.recipe import Source, Toolchain
+from bundler.recipe import Source
 from bundler.relocate import Context
 from bundler.relocation import Place, command_table, relocate_tree
 from bundler.store import Store
 from bundler.tree import DirectoryTree, FileTree, UnionTree
-
-
-def package_sources(names: Sequence[str], toolchain: Toolchain) -> tuple[Source, ...]:
-    """Packages of the toolchain's lock as sources that can be fetched."""
-    locked = {package.name: package for package in toolchain.lock.packages}
-    return tuple(
-        Source((f"debian:{locked[name].path}",), locked[name].digest, unpack="none") for name in names
-    )
 
 
 def request_for(
@@ -79,8 +71,11 @@ def _relocation(
     """The step that makes an installed tree run from its prefix; returns files that name the build."""
 
     def relocate(dest: Path) -> Sequence[str]:
+        by_prefix: dict[str, list[Digest]] = {}
+        for dependency in dependencies:
+            by_prefix.setdefault(dependency.prefix, []).append(dependency.digest)
         seen = UnionTree(
-            [DirectoryTree(store.tree_path(d.digest), at=d.prefix.strip("/")) for d in dependencies]
+            [DirectoryTree(store.union(trees), at=prefix.strip("/")) for prefix, trees in by_prefix.items()]
         )
         everything = UnionTree([DirectoryTree(dest), seen])
         places = [Place(output.prefix, _context(output, plan, everything)) for output in node.outputs]

@@ -25,6 +25,8 @@ class Settings:
     offline: bool = False
     keep_failed: bool = False
     debug_shell: bool = False
+    sandbox: str = "auto"
+    """``bubblewrap``, ``docker``, or ``auto``: the first that works here."""
 
 
 def cache_directory(environment: Mapping[str, str] = os.environ) -> Path:

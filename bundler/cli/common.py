@@ -106,6 +106,7 @@ def settings(arguments: argparse.Namespace) -> Settings:
         offline=getattr(arguments, "offline", False) or bool(os.environ.get("BUNDLE_OFFLINE")),
         keep_failed=getattr(arguments, "keep_failed", False),
         debug_shell=getattr(arguments, "debug_shell", False),
+        sandbox=getattr(arguments, "sandbox", "auto"),
     )
 
 

@@ -1,0 +1,247 @@
+"""The whole way: from the names of bundles to verified images.
+
+Nodes are built as soon as what they see is there, several at once, on one pool of job slots; sources are
+fetched meanwhile.  With nothing to do, nothing heavier than a look into the store happens.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bundler.assemble import Assembler, Packed, Part
+from bundler.catalogue import Catalogue
+from bundler.errors import BundleError, Problems
+from bundler.events import Sink, TaskFinished, ignore
+from bundler.plan import FINISH, Plan, PlannedBundle, make_plan
+from bundler.recipe import LockedPackage, Source
+from bundler.settings import Settings
+from bundler.store import Store
+from bundler.survey import NodeState, Surveyor
+
+if TYPE_CHECKING:
+    from bundler.build import BuildOptions
+    from bundler.fetch import Fetcher
+    from bundler.jobserver import Jobserver
+    from bundler.sandbox import Sandbox
+
+FETCHES = 6
+"""Downloads at once: enough to hide latency, few enough for any mirror."""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a build did; ``built`` are the nodes that were not in the cache, ``seconds`` is wall time."""
+
+    packed: tuple[Packed, ...]
+    built: tuple[str, ...]
+    cached: tuple[str, ...]
+    seconds: float
+
+
+class Pipeline:
+    """One plan on its way through the store."""
+
+    def __init__(self, settings: Settings, wanted: Sequence[str], sink: Sink = ignore) -> None:
+        self.settings = settings
+        self.sink = sink
+        catalogue = Catalogue(
+            recipes=settings.recipes, images=settings.images, toolchains=settings.toolchains
+        )
+        self.toolchain = catalogue.toolchain(settings.toolchain)
+        self.wanted = tuple(wanted)
+        self.plan: Plan = make_plan(
+            wanted, catalogue.bundles, catalogue.recipes, self.toolchain, settings.target
+        )
+        self.store = Store(settings.cache)
+        self.surveyor = Surveyor(self.plan, self.toolchain, self.store)
+
+    def build(self) -> Outcome:
+        """Build what is missing, then verify and pack the wanted bundles and what they require.
+
+        Raises BuildError where a recipe fails (all that failed, if several do), CheckError where a
+        bundle is not in order.
+        """
+        began = time.monotonic()
+        states = self.surveyor.survey()
+        missing = [state for state in states if state.state != "built"]
+        if missing:
+            _Work(self, missing).run()
+        packed = self.pack()
+        return Outcome(
+            packed=packed,
+            built=tuple(state.node.id for state in missing),
+            cached=tuple(state.node.id for state in states if state.state == "built"),
+            seconds=time.monotonic() - began,
+        )
+
+    def pack(self) -> tuple[Packed, ...]:
+        """Verify and pack the wanted bundles and what they require, from trees that are built."""
+        assembler = Assembler(self.plan, self.toolchain, self.store, self.settings.out)
+        needed = {name for wanted in self.wanted for name in (wanted, *self.plan.bundles[wanted].requires)}
+        packed: list[Packed] = []
+        for name, bundle in self.plan.bundles.items():
+            if name not in needed:
+                continue
+            began = time.monotonic()
+            parts = self.parts(bundle)
+            assembler.place(bundle, parts)
+            result = assembler.pack(bundle, parts)
+            packed.append(result)
+            self.sink(
+                TaskFinished(f"pack {name}", "cached" if result.cached else "done", time.monotonic() - began)
+            )
+        return tuple(packed)
+
+    def parts(self, bundle: PlannedBundle) -> list[Part]:
+        """The trees of a bundle in the order of its layers."""
+        found = []
+        for name in bundle.nodes:
+            node = self.plan.nodes[name]
+            tree = self.surveyor.outputs[name][bundle.prefix]
+            own = None if node.recipe.name == FINISH else node
+            found.append(Part(node.recipe.name, node.recipe.version, tree, own))
+        return found
+
+
+@dataclass
+class _Work:
+    """The nodes that are being built, and what they need of the machine."""
+
+    pipeline: Pipeline
+    missing: list[NodeState]
+    failures: list[BundleError] = field(default_factory=list)
+
+    def run(self) -> None:
+        settings = self.pipeline.settings
+        with (
+            ThreadPoolExecutor(FETCHES, "fetch") as self.fetches,
+            ThreadPoolExecutor(settings.jobs, "build") as builds,
+        ):
+            try:
+                self._start_fetches()
+                self.buildroot = self._make_buildroot()
+                self.sandbox = self._choose_sandbox()
+                self._schedule(builds)
+            except BaseException:
+                self.options.stop.set()
+                self.fetches.shutdown(cancel_futures=True, wait=False)
+                builds.shutdown(cancel_futures=True, wait=False)
+                raise
+            if self.failures:
+                self.fetches.shutdown(cancel_futures=True, wait=False)
+        if self.failures:
+            raise self.failures[0] if len(self.failures) == 1 else Problems(self.failures)
+
+    def _start_fetches(self) -> None:
+        """Order the downloads: the build root first, since nothing builds without it, then by plan."""
+        from bundler.buildroot import find_buildroot
+
+        toolchain = self.pipeline.toolchain
+        self.buildroot_path = find_buildroot(self.pipeline.store, toolchain.buildroot, toolchain.links)
+        self.locked = {package.name: package for package in toolchain.lock.packages}
+        self.files: dict[Source | LockedPackage, Future[Path]] = {}
+        if self.buildroot_path is None:
+            self._order(toolchain.buildroot.packages)
+        for state in self.missing:
+            recipe = state.node.recipe
+            self._order([*(self.locked[name] for name in recipe.packages), *recipe.sources])
+
+    def _order(self, items: Iterable[Source | LockedPackage]) -> None:
+        for item in items:
+            if item not in self.files:
+                fetch = self.fetcher.fetch if isinstance(item, Source) else self.fetcher.fetch_package
+                self.files[item] = self.fetches.submit(fetch, item)  # type: ignore[arg-type]
+
+    def _schedule(self, builds: ThreadPoolExecutor) -> None:
+        """Start each node when all that it sees is built; stop starting after the first failure."""
+        surveyor = self.pipeline.surveyor
+        waiting = {state.node.id: state for state in self.missing}
+        running: dict[Future[None], NodeState] = {}
+        while waiting or running:
+            if not self.failures:
+                for name, state in list(waiting.items()):
+                    if any(other not in surveyor.outputs for other in state.node.sees):
+                        continue
+                    del waiting[name]
+                    now = surveyor.look(state.node)
+                    if now.state == "built":
+                        self.pipeline.sink(TaskFinished(f"build {now.node.recipe.name}", "cached"))
+                        continue
+                    running[builds.submit(self._build, now)] = now
+            elif not running:
+                return
+            if not running:
+                continue
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                del running[future]
+                error = future.exception()
+                if isinstance(error, BundleError):
+                    self.failures.append(error)
+                elif error is not None:
+                    raise error
+
+    def _build(self, state: NodeState) -> None:
+        from bundler.build import build_node
+        from bundler.node_request import request_for
+
+        node, pipeline = state.node, self.pipeline
+        assert state.key is not None
+        request = request_for(
+            node,
+            state.key,
+            pipeline.plan,
+            pipeline.store,
+            pipeline.surveyor.outputs,
+            buildroot=self.buildroot,
+            sources=[(source, self.files[source].result()) for source in node.recipe.sources],
+            packages=[self.files[self.locked[name]].result() for name in node.recipe.packages],
+        )
+        outputs = build_node(
+            request, pipeline.store, self.sandbox, self.jobserver, pipeline.sink, self.options
+        )
+        pipeline.surveyor.built(state, outputs)
+
+    @cached_property
+    def fetcher(self) -> Fetcher:
+        from bundler.fetch import Fetcher
+
+        return Fetcher(
+            self.pipeline.settings.cache, offline=self.pipeline.settings.offline, sink=self.pipeline.sink
+        )
+
+    def _make_buildroot(self) -> Path:
+        from bundler.buildroot import make_buildroot
+
+        if self.buildroot_path is not None:
+            return self.buildroot_path
+        toolchain = self.pipeline.toolchain
+        packages = [self.files[package].result() for package in toolchain.buildroot.packages]
+        return make_buildroot(
+            self.pipeline.store, toolchain.buildroot, packages, toolchain.links, self.pipeline.sink
+        )
+
+    def _choose_sandbox(self) -> Sandbox:
+        from bundler.sandbox import choose_sandbox
+
+        with self.pipeline.store.temporary() as work:
+            return choose_sandbox(self.buildroot, work, self.pipeline.settings.sandbox)
+
+    @cached_property
+    def jobserver(self) -> Jobserver:
+        from bundler.jobserver import Jobserver
+
+        return Jobserver(self.pipeline.settings.jobs)
+
+    @cached_property
+    def options(self) -> BuildOptions:
+        from bundler.build import BuildOptions
+
+        settings = self.pipeline.settings
+        return BuildOptions(keep_failed=settings.keep_failed, debug_shell=settings.debug_shell)
