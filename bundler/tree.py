@@ -117,6 +117,12 @@ def sort_key(path: str) -> bytes:
     return os.fsencode(path)
 
 
+def shown(path: str) -> str:
+    """The path as a terminal may show it: control characters and what is not UTF-8 are escaped."""
+    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 def parents(path: str) -> Iterator[str]:
     """The directories above ``path``, outermost first, without the root."""
     at = path.find("/")

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import BinaryIO
 
+from bundler.digest import Digest
 from bundler.errors import InputError
 from bundler.oci.image import Image
 from bundler.oci.layer import WHITEOUT
@@ -39,6 +40,7 @@ class ImageTree:
     """
 
     def __init__(self, image: Image, *, limits: Limits = LIMITS) -> None:
+        self._image = image
         self._streams: list[LayerStream] = []
         self._root = _Node(Entry("", Kind.DIRECTORY), -1)
         self._linked: set[tuple[int, int]] = set()
@@ -89,6 +91,16 @@ class ImageTree:
         if node is None:
             raise InputError("no such file", where="/" + path)
         return node.layer
+
+    def place_of(self, path: str) -> tuple[Digest, int]:
+        """Diff ID of the layer that holds the content of the file at ``path``, and the offset in its tar.
+
+        Two files with one place have one content, whichever images they are seen in.
+        """
+        node = self._find(path)
+        if node is None or node.layer < 0:
+            raise InputError("no such file", where="/" + path)
+        return self._image.layers[node.layer].diff_id, node.offset
 
     def _find(self, path: str) -> _Node | None:
         node: _Node | None = self._root

@@ -36,6 +36,19 @@ def is_image(path: Path) -> bool:
     return (path / "oci-layout").is_file() if path.is_dir() else path.is_file()
 
 
+def find_image(name: str, out: Path, *, reference: str | None = None) -> Image:
+    """The image that a user means: a path, or the name of a bundle that was built into ``out``."""
+    path = Path(name)
+    if not is_image(path):
+        built = out / name
+        if "/" in name or not is_image(built):
+            hint = f"'bundle build {name}' makes it" if "/" not in name else None
+            why = f"neither a path nor a bundle in {out}"
+            raise InputError(f"there is no image {name!r}", why=why, hint=hint)
+        path = built
+    return open_image(path, reference=reference)
+
+
 def open_image(
     path: Path, *, reference: str | None = None, platform: str | None = None, limits: Limits = LIMITS
 ) -> Image:
