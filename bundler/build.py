@@ -7,6 +7,7 @@ killed leaves nothing that another one could meet.
 
 from __future__ import annotations
 
+import json
 import os
 import shlex
 import shutil
@@ -260,7 +261,7 @@ class _Build:
             unused -= {glob for glob in unused if any(matches(path, [glob]) for path in dropped)}
             installed.drop(self.dest / top, installed.DROPPED, recipe.keep)
         for glob in sorted(unused):
-            self.sink(Message(f"{recipe.name}: drop = [{glob!r}] matches nothing", "warning"))
+            self.sink(Message(f"{recipe.name}: drop = [{json.dumps(glob)}] matches nothing", "warning"))
         self._strip(tops)
         leaks: Sequence[str] = request.relocate(self.dest) if request.relocate else ()
         for path in leaks:

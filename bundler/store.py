@@ -27,7 +27,7 @@ from bundler.tree import EPOCH, Entry, Kind, entry_from_dict, scan, sort_key, tr
 
 DIRECTORIES = ("trees", "keys", "unions", "logs", "tmp", "locks", "failed", "roots")
 _TOUCH_AFTER = 3600.0
-"""Seconds after which a use is noted again: `gc` needs the order of uses to the hour, not to the second."""
+"""Seconds after which a use is noted again: ``gc`` needs the order of uses to the hour, not to the second."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,8 +111,11 @@ class Store:
         value = {"outputs": dict(outputs), "meta": dict(meta or {})}
         write_file(self._key_path(key), json.dumps(value, sort_keys=True, indent=1).encode() + b"\n")
 
-    def lookup(self, key: Digest) -> Record | None:
-        """What a key gave, if all of it is here.  A record that cannot be read counts as missing."""
+    def lookup(self, key: Digest, *, use: bool = True) -> Record | None:
+        """What a key gave, if all of it is here.  A record that cannot be read counts as missing.
+
+        ``use`` notes that it is in use, which keeps it from being collected soon.
+        """
         path = self._key_path(key)
         self.open()
         try:
@@ -123,7 +126,7 @@ class Store:
             return None
         if not all(self._whole(digest) for digest in found.outputs.values()):
             return None
-        if time.time() - status.st_mtime > _TOUCH_AFTER:
+        if use and time.time() - status.st_mtime > _TOUCH_AFTER:
             with contextlib.suppress(OSError):
                 os.utime(path)
         return found
@@ -187,7 +190,7 @@ class Store:
                 problems.append(
                     InputError(
                         f"{owner} and {label} both install {entry.path}",
-                        hint=f"one of their recipes must say: drop = [{entry.path!r}]",
+                        hint=f"one of their recipes must say: drop = [{json.dumps(entry.path)}]",
                     )
                 )
         raise_all(problems)

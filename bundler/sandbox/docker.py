@@ -1,4 +1,4 @@
-"""The second backend of ``sandbox.py``: a local Docker engine, where namespaces are not to be had.
+"""The second backend: a local Docker engine, where namespaces are not to be had.
 
 The build root's directories are bind mounts, so nothing is copied; the image that the containers start
 from holds no more than the links at the top of the build root.
@@ -16,7 +16,7 @@ from pathlib import Path
 from bundler import process
 from bundler.digest import canonical_json, digest_bytes, hex_of
 from bundler.errors import EnvironmentLacks
-from bundler.sandbox import HOME, HOST_NAME, LIMITS, UID, Room, top_level
+from bundler.sandbox.room import HOME, HOST_NAME, LIMITS, UID, Room, top_level
 
 _WATCHED = f"""exec 3<&0
 (cat <&3 >/dev/null; kill -KILL -1) &
