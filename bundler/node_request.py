@@ -8,11 +8,16 @@ from pathlib import Path
 from bundler.build_request import BuildRequest, Dependency, OutputSpec
 from bundler.digest import Digest
 from bundler.plan import RUNTIME, Node, NodeOutput, Plan
-from bundler.recipe import Source
+from bundler.recipe import LockedPackage, Source
 from bundler.relocate import Context
 from bundler.relocation import Place, command_table, relocate_tree
 from bundler.store import Store
 from bundler.tree import DirectoryTree, FileTree, UnionTree
+
+
+def package_source(package: LockedPackage) -> Source:
+    """A package of a lock as a source that can be fetched."""
+    return Source((f"debian:{package.path}",), package.digest, unpack="none")
 
 
 def request_for(

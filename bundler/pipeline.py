@@ -16,10 +16,11 @@ from typing import TYPE_CHECKING
 
 from bundler.assemble import Assembler, Packed, Part
 from bundler.catalogue import Catalogue
+from bundler.digest import Digest
 from bundler.errors import BundleError, Problems
 from bundler.events import Sink, TaskFinished, ignore
 from bundler.plan import FINISH, Plan, PlannedBundle, make_plan
-from bundler.recipe import LockedPackage, Source
+from bundler.recipe import Source
 from bundler.settings import Settings
 from bundler.store import Store
 from bundler.survey import NodeState, Surveyor
@@ -141,22 +142,23 @@ class _Work:
     def _start_fetches(self) -> None:
         """Order the downloads: the build root first, since nothing builds without it, then by plan."""
         from bundler.buildroot import find_buildroot
+        from bundler.node_request import package_source
 
         toolchain = self.pipeline.toolchain
         self.buildroot_path = find_buildroot(self.pipeline.store, toolchain.buildroot, toolchain.links)
         self.locked = {package.name: package for package in toolchain.lock.packages}
-        self.files: dict[Source | LockedPackage, Future[Path]] = {}
+        self.files: dict[Digest, Future[Path]] = {}
         if self.buildroot_path is None:
-            self._order(toolchain.buildroot.packages)
+            self._order(map(package_source, toolchain.buildroot.packages))
         for state in self.missing:
             recipe = state.node.recipe
-            self._order([*(self.locked[name] for name in recipe.packages), *recipe.sources])
+            self._order(package_source(self.locked[name]) for name in recipe.packages)
+            self._order(recipe.sources)
 
-    def _order(self, items: Iterable[Source | LockedPackage]) -> None:
-        for item in items:
-            if item not in self.files:
-                fetch = self.fetcher.fetch if isinstance(item, Source) else self.fetcher.fetch_package
-                self.files[item] = self.fetches.submit(fetch, item)  # type: ignore[arg-type]
+    def _order(self, sources: Iterable[Source]) -> None:
+        for source in sources:
+            if source.digest not in self.files:
+                self.files[source.digest] = self.fetches.submit(self.fetcher.fetch, source)
 
     def _schedule(self, builds: ThreadPoolExecutor) -> None:
         """Start each node when all that it sees is built; stop starting after the first failure."""
@@ -200,8 +202,8 @@ class _Work:
             pipeline.store,
             pipeline.surveyor.outputs,
             buildroot=self.buildroot,
-            sources=[(source, self.files[source].result()) for source in node.recipe.sources],
-            packages=[self.files[self.locked[name]].result() for name in node.recipe.packages],
+            sources=[(source, self.files[source.digest].result()) for source in node.recipe.sources],
+            packages=[self.files[self.locked[name].digest].result() for name in node.recipe.packages],
         )
         outputs = build_node(
             request, pipeline.store, self.sandbox, self.jobserver, pipeline.sink, self.options
@@ -212,9 +214,8 @@ class _Work:
     def fetcher(self) -> Fetcher:
         from bundler.fetch import Fetcher
 
-        return Fetcher(
-            self.pipeline.settings.cache, offline=self.pipeline.settings.offline, sink=self.pipeline.sink
-        )
+        settings = self.pipeline.settings
+        return Fetcher(settings.cache, offline=settings.offline, sink=self.pipeline.sink)
 
     def _make_buildroot(self) -> Path:
         from bundler.buildroot import make_buildroot
@@ -222,7 +223,7 @@ class _Work:
         if self.buildroot_path is not None:
             return self.buildroot_path
         toolchain = self.pipeline.toolchain
-        packages = [self.files[package].result() for package in toolchain.buildroot.packages]
+        packages = [self.files[package.digest].result() for package in toolchain.buildroot.packages]
         return make_buildroot(
             self.pipeline.store, toolchain.buildroot, packages, toolchain.links, self.pipeline.sink
         )
