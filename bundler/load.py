@@ -8,10 +8,10 @@ archive sent where it is not as it must be.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Literal
+from typing import IO, Any, Literal
 
 from bundler import events
 from bundler.digest import Digest
@@ -20,6 +20,7 @@ from bundler.errors import InputError
 from bundler.labels import NAME, Facts, read_facts, with_required
 from bundler.oci.image import Image, full_name
 from bundler.oci.layout import stream_archive
+from bundler.oci.parse import load_object
 from bundler.oci.read import is_image, open_image
 
 How = Literal["present", "thin", "full"]
@@ -135,16 +136,26 @@ def _send(engine: Engine, image: Image, omit: frozenset[Digest]) -> None:
 
 
 def _present(engine: Engine, image: Image, reference: str) -> EngineImage | None:
-    """The engine's image if it is this one: the same layers and labels, whatever it goes by there.
+    """The engine's image if it is this one, whatever it goes by there.
 
-    An engine with containerd's store knows images by the digest of their manifest, so IDs prove nothing.
+    An engine with containerd's store knows images by the digest of their manifest, so another ID proves
+    nothing: layers and configuration do.
     """
-    diff_ids = tuple(layer.diff_id for layer in image.layers)
     for name in (str(image.id), reference):
         found = engine.image(name)
-        if found is not None and found.diff_ids == diff_ids and dict(found.labels) == dict(image.labels):
+        if found is not None and _facts(found.diff_ids, found.config) == _facts(
+            tuple(layer.diff_id for layer in image.layers),
+            load_object(image.config_bytes, reference).get("config") or {},
+        ):
             return found
     return None
+
+
+def _facts(diff_ids: tuple[Digest, ...], config: Mapping[str, Any]) -> list[Any]:
+    keys = ("Cmd", "Entrypoint", "Env", "Labels", "User", "WorkingDir", "Volumes", "ExposedPorts")
+    # podman says "/" where nothing is said.
+    said = [None if (value := config.get(key)) in ("/", "") else value or None for key in keys]
+    return [diff_ids, *said]
 
 
 def _common_layers(image: Image, others: Sequence[EngineImage]) -> frozenset[Digest]:

@@ -115,14 +115,19 @@ def run_feeding(
 def run_attached(argv: Sequence[str], *, environment: Mapping[str, str] | None = None) -> int:
     """Run a program on our own standard input, output and error, and return its status.
 
-    An interrupt (which a terminal sends to both) leaves it the time to end by itself.
+    The first interrupt asks it to end, as a terminal would; the second kills it and is raised.
     """
     process = _start(argv, environment)
-    while True:
-        try:
-            return process.wait()
-        except KeyboardInterrupt:
-            process.terminate()
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.terminate()
+    try:
+        return process.wait()
+    except KeyboardInterrupt:
+        process.kill()
+        process.wait()
+        raise
 
 
 def _start(

@@ -160,7 +160,11 @@ class Docker:
         }
         tool = find_tool("docker", package="docker.io, or docker-cli")
         environment = {**BASE_ENVIRONMENT, **passed, "DOCKER_HOST": self._host}
-        return run_attached([tool, *words], environment=environment)
+        if run_attached([tool, *words], environment=environment) == 0:
+            return 0
+        # The client's status is 1 where the command cannot be started; the engine has 126 or 127.
+        with _told("asking how a container ended"):
+            return int(self._api.inspect_container(container)["State"]["ExitCode"])
 
     def commit(self, container: str) -> Digest:
         with _told("committing a container"):

@@ -2,7 +2,7 @@
 
 ``dockerd`` is a daemon of our own (:class:`dockerd.Dockerd`).  ``foreign_root(name)`` is a directory with
 ``scratch``, ``musl`` or ``debian``, not to be written to; ``foreign_image(name)`` the same as an image in
-that daemon.
+that daemon.  ``sample_bundles`` are small bundles to use there.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pathlib import Path
 
 import foreign
 import pytest
+import samples
 from dockerd import Dockerd
 
 
@@ -50,3 +51,9 @@ def foreign_image(dockerd: Dockerd) -> Callable[[str], str]:
         return reference
 
     return make
+
+
+@pytest.fixture(scope="session")
+def sample_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the layouts of the bundles ``runtime`` and ``tools`` (:mod:`samples`)."""
+    return samples.make(tmp_path_factory.mktemp("samples"))

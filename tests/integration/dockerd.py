@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 import time
@@ -13,7 +14,7 @@ from types import TracebackType
 from bundler.process import BASE_ENVIRONMENT, Completed, find_tool, run
 
 START_SECONDS = 60.0
-STOP_SECONDS = 30.0
+STOP_SECONDS = 4.0
 
 
 class Dockerd:
@@ -70,7 +71,8 @@ class Dockerd:
             try:
                 process.wait(STOP_SECONDS)
             except subprocess.TimeoutExpired:
-                process.kill()
+                # It waits for connections that nobody closes; nothing of it is to be kept.
+                os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
         for mount in sorted(_mounts_below(self.directory), reverse=True):
             run([find_tool("umount"), "--lazy", mount])
