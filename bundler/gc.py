@@ -58,9 +58,10 @@ def collect(store: Store, limit: int) -> Collected:
                     total -= sizes[digest] if not references[digest] else 0
             removed += 1
         removed += _remove_orphans(store, keys)
-        # Nobody else is here, so nobody waits for one of them.
-        for path in (store.root / "locks").glob("key-*"):
-            path.unlink()
+        # Nobody else is here, so nobody waits for one of the locks or still writes one of the files.
+        for pattern in ("locks/key-*", "*/.*"):
+            for path in store.root.glob(pattern):
+                _remove(store, path)
     return Collected(before, total, removed)
 
 

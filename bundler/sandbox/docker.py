@@ -18,13 +18,14 @@ from bundler.digest import canonical_json, digest_bytes, hex_of
 from bundler.errors import EnvironmentLacks
 from bundler.sandbox.room import HOME, HOST_NAME, LIMITS, UID, Room, top_level
 
-_WATCHED = f"""exec 3<&0
+_WATCHED = f"""exec 2>&1 3<&0
 (cat <&3 >/dev/null; kill -KILL -1) &
 exec 3<&-
 ({LIMITS}; exec "$@" </dev/null) &
 wait $!"""
 """The engine would let a container live on when its client is killed.  So one process waits for the end
-of standard input, which comes with the client's, and kills all the others."""
+of standard input, which comes with the client's, and kills all the others.  Both outputs go one way,
+or their lines would come out of order."""
 
 
 class DockerSandbox:
