@@ -59,10 +59,23 @@ def network_settings(environment: Mapping[str, str] = os.environ) -> NetworkSett
 
 
 class Failure(Exception):
-    """What one URL did instead of giving the file; ``again`` says whether it may do better later."""
+    """What one URL did instead of giving the file.
 
-    def __init__(self, why: str, *, again: bool = False, after: float = 0.0, hint: str | None = None) -> None:
+    ``again`` says whether it may do better, ``after`` how many seconds it asks to wait for that;
+    ``unreachable`` that there was nobody to ask.
+    """
+
+    def __init__(
+        self,
+        why: str,
+        *,
+        again: bool = False,
+        after: float = 0.0,
+        hint: str | None = None,
+        unreachable: bool = False,
+    ) -> None:
         super().__init__(why)
+        self.unreachable = unreachable
         self.why = why
         self.again = again
         self.after = after
@@ -195,11 +208,12 @@ def _request(url: str, http: Session, settings: NetworkSettings, headers: Mappin
         hint = "name the certificates to trust in the environment variable BUNDLE_CA"
         raise Failure(f"its certificate is not trusted: {_reason(error)}", hint=hint) from error
     except requests.exceptions.ConnectTimeout as error:
-        raise Failure(f"no connection within {settings.connect_timeout:g} s", again=True) from error
+        why = f"no connection within {settings.connect_timeout:g} s"
+        raise Failure(why, again=True, unreachable=True) from error
     except requests.exceptions.ReadTimeout as error:
         raise Failure(f"no answer within {settings.read_timeout:g} s", again=True) from error
     except requests.exceptions.ConnectionError as error:
-        raise Failure(f"no connection: {_reason(error)}", again=True) from error
+        raise Failure(f"no connection: {_reason(error)}", again=True, unreachable=True) from error
     except (requests.exceptions.RequestException, ValueError) as error:
         raise Failure(_reason(error)) from error
     except OSError as error:  # a certificate file that is not there

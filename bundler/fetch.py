@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, BinaryIO
+from urllib.parse import urlsplit
 
 from bundler.debian import mirror_urls
 from bundler.digest import Digest, digest_stream, hex_of
@@ -62,6 +63,8 @@ class Fetcher:
         self._sink = sink
         self._local = threading.local()
         self._stop = threading.Event()
+        self._unreachable: set[str] = set()
+        """Hosts that could not be reached: asked last from then on, for each may cost a timeout."""
 
     def path(self, digest: Digest) -> Path:
         """Where a source lies, whether or not it is there."""
@@ -175,6 +178,8 @@ class Fetcher:
                     return self._try(url, expected, out, task)
                 except Failure as failure:
                     failures[url] = failure
+                    if failure.unreachable:
+                        self._unreachable.add(urlsplit(url).netloc)
                 except Stopped:
                     raise KeyboardInterrupt from None
         raise _error(source, expected, failures)
@@ -201,7 +206,7 @@ class Fetcher:
 
     def _resolve(self, source: Source, failures: Failures) -> Iterator[str]:
         """http, https and file URLs for those that the recipe has, each worked out when its turn comes."""
-        for url in source.urls:
+        for url in sorted(source.urls, key=lambda url: urlsplit(url).netloc in self._unreachable):
             scheme, _, rest = url.partition(":")
             try:
                 if scheme == "pypi":

@@ -224,6 +224,16 @@ def test_no_connection_and_no_such_host(tmp_path: Path) -> None:
     assert "http://host.invalid/x: no connection: " in str(caught.value)
 
 
+def test_a_host_that_cannot_be_reached_is_asked_last_from_then_on(server: Server, tmp_path: Path) -> None:
+    server.answers = {"/1": gives(b"1"), "/2": gives(b"2")}
+    events: list[Event] = []
+    one = fetcher(tmp_path, events)
+    for name in ("1", "2"):
+        one.fetch(source(f"http://127.0.0.1:9/{name}", f"{server.url}/{name}", content=name.encode()))
+    assert one._unreachable == {"127.0.0.1:9"}
+    assert len(server.asked) == 2
+
+
 def test_a_proxy_that_is_not_there_is_named(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
