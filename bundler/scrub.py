@@ -14,7 +14,7 @@ from bundler.oci.image import LAYER, MANIFEST, PIECE, Descriptor, Image, Layer, 
 from bundler.oci.parse import load_object, parse_config
 from bundler.oci.stream import LayerStream, open_layer
 from bundler.oci.tar import members
-from bundler.traces import clean_config, clean_inner, describe, is_commit, is_podman_commit, mount_points
+from bundler.traces import clean_config, clean_inner, describe, is_commit, mount_points
 from bundler.tree import Entry, Kind
 
 
@@ -83,7 +83,7 @@ def scrub(image: Image, *, root: str, base: Base | None = None, restore: bool | 
         [_entries(layer) for layer in image.layers],
         root,
         kept=kept,
-        engine=base is not None and is_podman_commit(config),
+        engine=base is not None,
     )
     layers = [_without(layer, drop) for layer, drop in zip(image.layers, drops, strict=True)]
     if base is not None and (committed if restore is None else restore):

@@ -14,7 +14,7 @@ from bundler.tree import Entry, Kind, parents
 DEFAULT_PATH = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 """What an engine sets where an image says nothing; BuildKit writes it down (moby, oci/defaults.go)."""
 ENGINE_DIRECTORIES = ("dev", "etc", "proc", "run", "sys")
-"""Where engines mount what is theirs; podman leaves such of them as the image lacks."""
+"""Where engines mount what is theirs; podman and BuildKit leave such of them as the image lacks."""
 
 _CONTAINER_KEYS = ("container", "container_config", "parent", "id")
 """Outer keys that only tell of the container that an image was committed from."""
