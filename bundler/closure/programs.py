@@ -91,7 +91,9 @@ def _check_sonames(closure: Closure, seen: set[Key]) -> Iterator[Violation]:
         if item.elf.soname is None:
             continue
         other = first.setdefault(item.elf.soname, index)
-        if other != index and _new(seen, closure.objects[other].path, "soname-twice", item.path):
+        if item.path == closure.objects[other].path:
+            continue  # the loader itself, looked at as a program
+        if _new(seen, closure.objects[other].path, "soname-twice", item.path):
             message = f"{item.name} and {closure.objects[other].name} both are {item.elf.soname}"
             yield finding("soname-twice", "/" + closure.objects[0].path, message, closure.chain(index))
 
