@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from string import Template
 from typing import Literal
 
 from bundler.digest import Digest
@@ -96,7 +95,7 @@ class Recipe:
     """Recipes that are seen while it builds, and not afterwards."""
     steps: tuple[Step, ...] = ()
     environment: Mapping[str, str] = field(default_factory=dict)
-    """Further variables of every step, not yet expanded: see :func:`expand_environment`."""
+    """Further variables of every step; ``$NAME`` in a value stands for what the step would see otherwise."""
     outputs: tuple[Output, ...] = ()
     """Empty: all goes to the one bundle that lists the recipe."""
     drop: tuple[str, ...] = ()
@@ -108,12 +107,6 @@ class Recipe:
     """Globs in the source directory; empty: COPYING*, LICENSE*, LICENCE*, NOTICE*, COPYRIGHT*."""
     cpe: str | None = None
     purl: str | None = None
-
-
-def expand_environment(recipe: Recipe, base: Mapping[str, str]) -> dict[str, str]:
-    """``base`` and the recipe's own variables, in which ``$NAME`` stands for what ``base`` has."""
-    own = {name: Template(value).safe_substitute(base) for name, value in recipe.environment.items()}
-    return {**base, **own}
 
 
 @dataclass(frozen=True, slots=True)
