@@ -2,34 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from bundler.elf import format as f
 from bundler.elf.edits import Edits, stated, want
 from bundler.elf.format import ElfError, ReadAt
-from bundler.elf.image import Write
+from bundler.elf.image import overlay
 from bundler.elf.plan import Plan
 from bundler.elf.read import ElfFile, parse_elf
 from bundler.elf.refuse import check_segments
-
-
-def overlay(read: ReadAt, writes: Iterable[Write]) -> ReadAt:
-    """The file as it will be after the writes."""
-    planned = tuple(writes)
-
-    def read_after(offset: int, size: int) -> bytes:
-        data: bytes | bytearray = read(offset, size)
-        end = offset + size
-        for write in planned:
-            if write.offset < end and offset < write.end:
-                start, stop = max(write.offset, offset), min(write.end, end)
-                data = bytearray(data)
-                if len(data) < stop - offset:
-                    data.extend(bytes(stop - offset - len(data)))
-                data[start - offset : stop - offset] = write.data[start - write.offset : stop - write.offset]
-        return bytes(data)
-
-    return read_after
 
 
 def check_plan(read: ReadAt, before: ElfFile, edits: Edits, plan: Plan) -> ElfFile:

@@ -6,6 +6,7 @@ difference, as bytes and where they go.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bundler.elf import format as f
@@ -50,6 +51,24 @@ class Piece:
         return self.offset + self.size
 
 
+def overlay(read: ReadAt, writes: Sequence[Write]) -> ReadAt:
+    """The file as it is after ``writes``."""
+
+    def read_after(offset: int, size: int) -> bytes:
+        data: bytes | bytearray = read(offset, size)
+        end = offset + size
+        for write in writes:
+            if write.offset < end and offset < write.end:
+                start, stop = max(write.offset, offset), min(write.end, end)
+                data = bytearray(data)
+                if len(data) < stop - offset:
+                    data.extend(bytes(stop - offset - len(data)))
+                data[start - offset : stop - offset] = write.data[start - write.offset : stop - write.offset]
+        return bytes(data)
+
+    return read_after
+
+
 class Image:
     """Headers, sections and dynamic entries of one file, to be changed."""
 
@@ -61,6 +80,7 @@ class Image:
         self.segments = list(facts.segments)
         self.entries: list[tuple[int, int]] = list(facts.dynamic)
         self.written: list[Write] = []
+        self.read_now = overlay(read, self.written)
         self._original_sections = self._read_sections()
         self.sections = list(self._original_sections)
         dynamic = self.segment(f.PT_DYNAMIC)

@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from secrets import token_hex
 
-from bundler.elf.check import check_plan, overlay
+from bundler.elf.check import check_plan
 from bundler.elf.edits import Edits
 from bundler.elf.format import ElfError, ReadAt
+from bundler.elf.image import overlay
 from bundler.elf.place import Tier
 from bundler.elf.plan import Plan, plan_edits
 from bundler.elf.read import parse_elf, reader

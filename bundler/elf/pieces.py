@@ -110,7 +110,7 @@ def _notes(image: Image) -> list[Piece]:
 
 
 def _piece(image: Image, offset: int, address: int, size: int, align: int) -> Piece:
-    return Piece(offset, address, size, image.read(offset, size), size, align)
+    return Piece(offset, address, size, image.read_now(offset, size), size, align)
 
 
 def _table_size(image: Image, tag: int, kind: int, address: int) -> int | None:

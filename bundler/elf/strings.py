@@ -48,6 +48,8 @@ class StringTable:
         """Use the zeros behind the last string, unless a reference lands there; ``kept`` is sorted."""
         used = len(self.data.rstrip(b"\0")) + 1
         if used < len(self.data) and (not kept or kept[-1] < used):
+            # Blanked strings at the end are part of it.
+            self._free = [slot for slot in self._free if slot[0] < used]
             self._free.append((used, len(self.data) - used - 1))
 
     def place(self, text: bytes) -> int:
