@@ -5,7 +5,7 @@
 
 SHELL = /bin/sh
 .DEFAULT_GOAL = help
-.PHONY: help setup setup-dev lint test test-all demo bench requirements clean
+.PHONY: help setup setup-dev lint test test-all test-kill demo bench requirements clean
 
 PYTHON = .venv/bin/python
 PYTEST = $(PYTHON) -m pytest
@@ -40,6 +40,9 @@ test: setup-dev ## unit and integration tests; starts and stops the engine that 
 test-all: setup-dev ## the tests that take their time, too
 	@scripts/system-packages $(TEST_PACKAGES)
 	$(PYTEST) $(TESTS) $(PYTEST_ARGUMENTS)
+
+test-kill: setup-dev ## builds killed at 500 random moments (BUNDLE_KILLS, BUNDLE_SEED)
+	BUNDLE_KILLS=$${BUNDLE_KILLS:-500} $(PYTEST) tests/integration/test_kill.py $(PYTEST_ARGUMENTS)
 
 demo: setup ## build the bundle `shell`, and run its tools in an empty root
 	@scripts/demo

@@ -303,6 +303,8 @@ class Store:
         try:
             fcntl.flock(self._user, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
+            # A failed change of kind may have given up the lock (flock(2)).
+            fcntl.flock(self._user, fcntl.LOCK_SH)
             raise EnvironmentLacks(
                 "another process uses the cache", where=str(self.root), hint="try again when it is done"
             ) from error
