@@ -6,11 +6,12 @@ elsewhere (a registry, an archive) needs nothing beside it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TypeVar
 
-from bundler.digest import Digest, parse_digest
+from bundler.digest import Digest, hex_of, parse_digest
 from bundler.errors import BundleError, InputError, raise_all
 
 NAME = "bundle.name"
@@ -18,6 +19,13 @@ VERSION = "bundle.version"
 PREFIX = "bundle.prefix"
 COMPAT = "bundle.compat"
 REQUIRES = "bundle.requires"
+
+_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,100}\Z")
+_VERSION = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+~-]{0,100}\Z")
+_PREFIX = re.compile(r"(/[A-Za-z0-9._+-]+){2,}\Z")
+
+NO_COMMAND = "no-such-cmd"
+"""What data containers would run, were they started."""
 
 T = TypeVar("T")
 
@@ -61,9 +69,14 @@ def read_facts(labels: Mapping[str, str], *, where: str) -> Facts:
             hint="'bundle build' makes bundles",
         )
     problems: list[BundleError] = []
+    for label, form in ((NAME, _NAME), (VERSION, _VERSION)):
+        if not form.match(labels[label]):
+            problems.append(
+                InputError(f"its label {label} is not plain: {labels[label][:80]!r}", where=where)
+            )
     prefix, compat = labels[PREFIX], labels[COMPAT]
     parts = prefix.split("/")
-    if parts[0] or len(parts) < 3 or any(part in ("", ".", "..") for part in parts[1:]) or "\n" in prefix:
+    if not _PREFIX.match(prefix) or {".", ".."} & set(parts):
         problems.append(InputError(f"its prefix is no plain absolute path: {prefix!r}", where=where))
     elif parts[-1] != compat or not (compat.isascii() and compat.isdigit()):
         problems.append(InputError(f"its prefix {prefix} does not end in its compat {compat!r}", where=where))
@@ -109,3 +122,13 @@ def with_required(names: Iterable[str], find: Callable[[str], T], facts_of: Call
     for name in names:
         visit(name)
     return list(done.values())
+
+
+def volume_name(facts: Facts, image: Digest) -> str:
+    """``bundle-<name>-<first 12 digits of the image ID>``: a data container and its volume."""
+    return f"bundle-{facts.name}-{hex_of(image)[:12]}"
+
+
+def volume_labels(facts: Facts) -> dict[str, str]:
+    """The labels of a data container and its volume."""
+    return {NAME: facts.name, VERSION: facts.version, PREFIX: facts.prefix}

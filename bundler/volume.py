@@ -17,11 +17,9 @@ from pathlib import Path
 from bundler.digest import Digest, hex_of
 from bundler.engine import ContainerSpec, Engine, EngineContainer, EngineInfo, Mount
 from bundler.errors import EnvironmentLacks
-from bundler.labels import NAME, PREFIX, VERSION, Facts
+from bundler.labels import NAME, NO_COMMAND, PREFIX, VERSION, volume_labels, volume_name
 from bundler.load import Packed
 
-NO_COMMAND = "no-such-cmd"
-"""What the containers would run, were they started."""
 WRITABLE = "bundle.writable"
 """Label of a data container whose volume may be written to."""
 MOUNT_DATA = 4095
@@ -39,11 +37,6 @@ class DataContainer:
     @property
     def short_id(self) -> str:
         return hex_of(self.image)[:12]
-
-
-def volume_name(facts: Facts, image: Digest) -> str:
-    """``bundle-<name>-<first 12 digits of the image ID>``."""
-    return f"bundle-{facts.name}-{hex_of(image)[:12]}"
 
 
 def create(
@@ -65,12 +58,7 @@ def _create(engine: Engine, bundle: Packed, info: EngineInfo | None, writable: b
     with _one_at_a_time():
         if any(container.name == name for container in engine.containers(NAME)):
             return name
-        labels = {
-            NAME: bundle.facts.name,
-            VERSION: bundle.facts.version,
-            PREFIX: bundle.facts.prefix,
-            **({WRITABLE: "yes"} if writable else {}),
-        }
+        labels = {**volume_labels(bundle.facts), **({WRITABLE: "yes"} if writable else {})}
         # A volume that is in use cannot be removed, and was whole when its first user came.
         engine.remove_volume(name)
         if not engine.has_volume(name):
