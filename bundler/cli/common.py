@@ -135,14 +135,18 @@ def write_text(path: Path, text: str) -> None:
 def add_use(parser: argparse.ArgumentParser) -> None:
     """Options of verbs that use bundles in an engine."""
     group = parser.add_argument_group("engine and bundles")
+    add_engine(group)
+    group.add_argument(
+        "--out", metavar="DIR", type=Path, default=Path("out"), help="where built images lie (default: out)"
+    )
+
+
+def add_engine(group: argparse._ActionsContainer) -> None:
     group.add_argument(
         "--engine",
         choices=("auto", *ENGINES),
         default=None,
         help=f"container engine (default: ${ENGINE_VARIABLE}, else the first that answers)",
-    )
-    group.add_argument(
-        "--out", metavar="DIR", type=Path, default=Path("out"), help="where built images lie (default: out)"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 
 from bundler.cli import common
 from bundler.errors import BundleError, ExitCode
@@ -32,7 +33,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from bundler.engine import Engine
     from bundler.labels import volume_name
-    from bundler.load import find_packed
+    from bundler.load import find_packed, other_builds
     from bundler.mount import Mounted, mount_recipe
 
     # Built bundles need no engine to be told of; others are looked for in one.
@@ -45,6 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
         except BundleError:
             raise missing from None
         packed = find_packed(arguments.bundles, arguments.out, engine)
+    for text in other_builds(packed):
+        print(f"warning: {text}", file=sys.stderr)
     before = arguments.repository.rstrip("/") + "/" if arguments.repository else ""
     mounted = [Mounted(one.facts, before + one.reference, volume_name(one.facts, one.id)) for one in packed]
     print(mount_recipe(arguments.runtime, mounted))
