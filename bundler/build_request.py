@@ -101,7 +101,7 @@ def environment(request: BuildRequest, mounts: Sequence[Mount], jobs: int) -> di
         "PREFIX": request.prefix,
         "DESTDIR": DESTINATION,
         "JOBS": str(jobs),
-        "MAKEFLAGS": makeflags(jobs, FIFO),
+        "MAKEFLAGS": makeflags(FIFO),
         "TRIPLET": request.target.architecture.triplet,
         "CFLAGS": flags,
         "CXXFLAGS": flags,

@@ -128,6 +128,9 @@ class Jobserver:
         self._turn += 1
 
 
-def makeflags(jobs: int, fifo: str) -> str:
-    """``MAKEFLAGS`` for a build that sees its fifo at the path ``fifo``."""
-    return f"-j{jobs} --jobserver-auth=fifo:{fifo}"
+def makeflags(fifo: str) -> str:
+    """``MAKEFLAGS`` for a build that sees its fifo at the path ``fifo``.
+
+    Without ``-jN``: makefiles that hand ``$(MFLAGS)`` on would make each sub-make count for itself.
+    """
+    return f"--jobserver-auth=fifo:{fifo}"

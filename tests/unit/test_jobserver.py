@@ -140,7 +140,7 @@ def test_many_builds_in_turn(tmp_path: Path) -> None:
 
 
 def test_makeflags() -> None:
-    assert makeflags(4, "/build/jobserver") == "-j4 --jobserver-auth=fifo:/build/jobserver"
+    assert makeflags("/build/jobserver") == "--jobserver-auth=fifo:/build/jobserver"
 
 
 def test_no_jobs() -> None:
