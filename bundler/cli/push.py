@@ -1,0 +1,83 @@
+"""``bundle push``: images into a registry."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bundler.cli import common
+from bundler.errors import ExitCode
+from bundler.labels import read_facts
+from bundler.oci.image import Image
+from bundler.oci.merged import ImageTree
+from bundler.oci.read import find_image
+from bundler.oci.sbom import CYCLONEDX, SPDX
+from bundler.settings import cache_directory
+
+NAME = "push"
+GROUP = "images"
+SUMMARY = "store an image in a registry"
+EPILOG = """\
+Layers that the registry has are not sent; those of other repositories are taken over with --mount-from.
+Credentials come from Docker's or podman's configuration and their helpers.
+
+examples:
+  bundle push shell 127.0.0.1:5000/bundles/shell:0.1.0
+  bundle push --sbom out/shell registry.example/bundles/shell:0.1.0
+"""
+_SBOMS = ((SPDX, "application/spdx+json"), (CYCLONEDX, "application/vnd.cyclonedx+json"))
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("image", metavar="IMAGE", help="a layout, an archive, or a bundle's name")
+    parser.add_argument("reference", metavar="REFERENCE", help="HOST[:PORT]/REPOSITORY[:TAG]")
+    parser.add_argument(
+        "--compress",
+        choices=("gzip", "zstd", "none"),
+        default="gzip",
+        help="how uncompressed layers go out; Docker before 23 takes no zstd (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--mount-from",
+        metavar="REPOSITORY",
+        action="append",
+        default=[],
+        help="repository of the registry to take layers over from",
+    )
+    parser.add_argument("--sbom", action="store_true", help="attach the bundle's SBOMs as referrers, too")
+    parser.add_argument("--plain-http", action="store_true", help="speak http to a registry elsewhere, too")
+    parser.add_argument(
+        "--out", metavar="DIR", type=Path, default=Path("out"), help="where built images lie (default: out)"
+    )
+    common.add_progress(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from bundler.progress import renderer
+    from bundler.registry.client import Repository
+    from bundler.registry.reference import parse_reference
+    from bundler.registry.transfer import push
+
+    image = find_image(arguments.image, arguments.out)
+    repository = Repository(parse_reference(arguments.reference), plain_http=arguments.plain_http)
+    with renderer(arguments.progress) as sink:
+        done = push(
+            image,
+            repository,
+            codec=arguments.compress,
+            mount_from=arguments.mount_from,
+            memory=cache_directory() / "compressed",
+            sink=sink,
+        )
+    if arguments.sbom:
+        for media_type, data in _documents(image, arguments.image):
+            repository.attach(done.descriptor, media_type, media_type, data)
+    reference = repository.reference
+    print(f"{reference.host}/{reference.repository}@{done.descriptor.digest}")
+    return ExitCode.DONE
+
+
+def _documents(image: Image, where: str) -> list[tuple[str, bytes]]:
+    prefix = read_facts(image.labels, where=where).prefix.strip("/")
+    with ImageTree(image) as tree:
+        return [(kind, tree.open(f"{prefix}/{path}").read()) for path, kind in _SBOMS]

@@ -1,0 +1,1 @@
+"""Registries: images pushed, pulled and attached to, over the OCI distribution API."""
