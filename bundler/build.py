@@ -79,7 +79,37 @@ def build_node(
                 ).run()
 
 
-def rooms_of(request: BuildRequest, store: Store, work: Path, jobs: int) -> Room:
+def open_shell(request: BuildRequest, store: Store, sandbox: Sandbox, jobs: int) -> int:
+    """Lay a build out up to its patches and open a shell where its steps would run; returns its status.
+
+    What the shell leaves behind goes with it.  Raises BuildError where a patch does not fit.
+    """
+    with store.temporary() as place_of_work:
+        work = place_of_work / "work"
+        work.mkdir()
+        lay_out(request, work)
+        room = room_of(request, store, work, jobs)
+        if request.recipe.patches:
+            heard: list[bytes] = []
+            script = f"{HOME}/steps/{_scripts(request)[0][0]}"
+            if sandbox.run(room, ["/bin/sh", "-eu", script], heard.append) != 0:
+                said = b"".join(heard).decode(errors="replace")
+                raise BuildError("the patches do not fit", where=str(request.recipe.path), detail=said)
+        sandbox.prepare(room)
+        shell = "bash" if (request.buildroot / "usr/bin/bash").exists() else "sh"
+        command = sandbox.command(_attended(room, request.recipe.name), [shell], interactive=True)
+        return process.run_attached(command, environment=os.environ)
+
+
+def _attended(room: Room, name: str) -> Room:
+    """The room without the jobserver of a build that runs, and with what a person at a terminal needs."""
+    values = {"MAKEFLAGS": f"-j{room.environment['JOBS']}", "PS1": f"{name}:\\w$ "}
+    if terminal := os.environ.get("TERM"):
+        values["TERM"] = terminal
+    return replace(room, environment={**room.environment, **values})
+
+
+def room_of(request: BuildRequest, store: Store, work: Path, jobs: int) -> Room:
     """What the steps of ``request`` see, with ``work`` at ``/build``."""
     by_prefix: dict[str, dict[Digest, str]] = {}
     for dependency in request.dependencies:
@@ -107,6 +137,7 @@ def lay_out(request: BuildRequest, work: Path) -> None:
         shutil.copyfile(patch, work / "patches" / patch.name)
     for name, script in _scripts(request):
         (work / "steps" / name).write_text(script + "\n")
+    _set_times(source)
 
 
 def _scripts(request: BuildRequest) -> list[tuple[str, str]]:
@@ -149,7 +180,7 @@ class _Build:
         self.work = work
         self.dest = work / "dest"
         self.task = f"build {self.recipe.name}"
-        self.room = rooms_of(request, store, work, jobs)
+        self.room = room_of(request, store, work, jobs)
         self.scripts = _scripts(request)
 
     def run(self) -> Mapping[str, Digest]:
@@ -169,7 +200,6 @@ class _Build:
 
     def _run(self, began: float) -> Mapping[str, Digest]:
         lay_out(self.request, self.work)
-        _set_times(self.work / "src")
         for done, (script, _) in enumerate(self.scripts):
             self.log.step(script.partition("-")[2], done)
             self._step(script.partition("-")[2], ["/bin/sh", "-eu", f"{HOME}/steps/{script}"])
@@ -210,7 +240,7 @@ class _Build:
             self.sink(
                 Message(f"{self.recipe.name}: a shell where the step {step!r} failed; 'exit' leaves it")
             )
-            process.run_attached([str(kept / "enter")])
+            process.run_attached([str(kept / "enter")], environment=os.environ)
         what = (
             f"killed by signal {-status if status < 0 else status - 128}"
             if status < 0 or status > 128
@@ -238,9 +268,7 @@ class _Build:
         kept.mkdir(parents=True)
         for path in list(self.work.parent.iterdir()):
             path.rename(kept / path.name)
-        # Its jobserver is gone: make counts for itself then.
-        values = {**self.room.environment, "MAKEFLAGS": f"-j{self.room.environment['JOBS']}"}
-        room = replace(self.room, work=kept / "work", environment=values)
+        room = _attended(replace(self.room, work=kept / "work"), self.recipe.name)
         command = self.sandbox.command(room, ["/bin/sh"], interactive=True)
         enter = kept / "enter"
         enter.write_text(

@@ -7,7 +7,7 @@ fetched meanwhile.  With nothing to do, nothing heavier than a look into the sto
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -27,6 +27,7 @@ from bundler.survey import NodeState, Surveyor
 
 if TYPE_CHECKING:
     from bundler.build import BuildOptions
+    from bundler.build_request import BuildRequest
     from bundler.fetch import Fetcher
     from bundler.jobserver import Jobserver
     from bundler.sandbox import Sandbox
@@ -80,6 +81,17 @@ class Pipeline:
             cached=tuple(state.node.id for state in states if state.state == "built"),
             seconds=time.monotonic() - began,
         )
+
+    def visit(self, name: str) -> int:
+        """Build what a node sees, then open a shell where its steps would run; returns its status."""
+        from bundler.build import open_shell
+
+        states = self.surveyor.survey()
+        sees = self.plan.nodes[name].sees
+        work = _Work(self, [s for s in states if s.state != "built" and s.node.id in sees])
+        work.run()
+        request = work.request(self.surveyor.look(self.plan.nodes[name]), work.fetcher.fetch)
+        return open_shell(request, self.store, work.sandbox, self.settings.jobs)
 
     def pack(self) -> tuple[Packed, ...]:
         """Verify and pack the wanted bundles and what they require, from trees that are built."""
@@ -191,24 +203,30 @@ class _Work:
 
     def _build(self, state: NodeState) -> None:
         from bundler.build import build_node
-        from bundler.node_request import request_for
 
-        node, pipeline = state.node, self.pipeline
+        pipeline = self.pipeline
+        request = self.request(state, lambda source: self.files[source.digest].result())
+        outputs = build_node(
+            request, pipeline.store, self.sandbox, self.jobserver, pipeline.sink, self.options
+        )
+        pipeline.surveyor.built(state, outputs)
+
+    def request(self, state: NodeState, fetch: Callable[[Source], Path]) -> BuildRequest:
+        """The request for a node; ``fetch`` gives the files of its sources and packages."""
+        from bundler.node_request import package_source, request_for
+
+        recipe, pipeline = state.node.recipe, self.pipeline
         assert state.key is not None
-        request = request_for(
-            node,
+        return request_for(
+            state.node,
             state.key,
             pipeline.plan,
             pipeline.store,
             pipeline.surveyor.outputs,
             buildroot=self.buildroot,
-            sources=[(source, self.files[source.digest].result()) for source in node.recipe.sources],
-            packages=[self.files[self.locked[name].digest].result() for name in node.recipe.packages],
+            sources=[(source, fetch(source)) for source in recipe.sources],
+            packages=[fetch(package_source(self.locked[name])) for name in recipe.packages],
         )
-        outputs = build_node(
-            request, pipeline.store, self.sandbox, self.jobserver, pipeline.sink, self.options
-        )
-        pipeline.surveyor.built(state, outputs)
 
     @cached_property
     def fetcher(self) -> Fetcher:

@@ -60,6 +60,11 @@ class DockerSandbox:
         script = f'{LIMITS}; exec "$@"' if interactive else _WATCHED
         return [*words, _image_name(top), "/bin/sh", "-c", script, "sh", *argv]
 
+    def prepare(self, room: Room) -> None:
+        self._import_image(room.buildroot)
+        if os.geteuid() == 0:
+            _give_away(room.work)
+
     def run(
         self,
         room: Room,
@@ -67,9 +72,7 @@ class DockerSandbox:
         output: Callable[[bytes], None],
         stop: threading.Event | None = None,
     ) -> int:
-        self._import_image(room.buildroot)
-        if os.geteuid() == 0:
-            _give_away(room.work)
+        self.prepare(room)
         return process.stream(
             self.command(room, argv), environment=self._environment, output=output, stop=stop
         )

@@ -50,6 +50,9 @@ class Sandbox(Protocol):
     def command(self, room: Room, argv: Sequence[str], *, interactive: bool = False) -> list[str]:
         """The command that does it, which a user can also paste."""
 
+    def prepare(self, room: Room) -> None:
+        """Make what :meth:`command` relies on; :meth:`run` does it by itself."""
+
     def run(
         self,
         room: Room,
