@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from operator import attrgetter
+
 from bundler.elf import format as f
 from bundler.elf.edits import Edits, stated, want
-from bundler.elf.format import ElfError, ReadAt
+from bundler.elf.format import ElfError, ReadAt, Segment
 from bundler.elf.image import overlay
 from bundler.elf.plan import Plan
 from bundler.elf.read import ElfFile, parse_elf
@@ -27,14 +29,16 @@ def _problem(before: ElfFile, after: ElfFile, edits: Edits, plan: Plan) -> str |
         return "what would be read back is not what was asked for"
     if want(after, edits) != plan.wanted:
         return "a second run would change the file again"
-    for name in _UNCHANGED:
-        if getattr(before, name) != getattr(after, name):
-            return f"the edit would change the {name.replace('_', ' ')} of the file"
-    renamed = edits.replace_needed
-    if after.version_needs != tuple(
-        need._replace(file=renamed.get(need.file, need.file)) if need.file in before.needed else need
-        for need in before.version_needs
-    ):
+    if _unchanged(before) != _unchanged(after):
+        names = [name for name in _UNCHANGED if getattr(before, name) != getattr(after, name)]
+        return f"the edit would change the {names[0].replace('_', ' ')} of the file"
+    expected = before.version_needs
+    if renamed := edits.replace_needed:
+        expected = tuple(
+            need._replace(file=renamed.get(need.file, need.file)) if need.file in before.needed else need
+            for need in expected
+        )
+    if after.version_needs != expected:
         return "the edit would change the symbol versions that the file needs"
     try:
         check_segments(after.segments)
@@ -48,18 +52,20 @@ def _problem(before: ElfFile, after: ElfFile, edits: Edits, plan: Plan) -> str |
             if new is None or new.filesz < old.filesz or new.memsz < old.memsz:
                 return "a loaded segment would move or shrink"
     for segment in after.segments:
-        if (
-            segment.type in _LOADED
-            and segment.filesz
-            and not any(
-                load.offset <= segment.offset
-                and segment.offset + segment.filesz <= load.offset + load.filesz
-                and segment.vaddr - load.vaddr == segment.offset - load.offset
-                for load in loads
-            )
-        ):
+        if segment.type in _LOADED and segment.filesz and not _is_loaded(segment, loads):
             return f"the segment of type {segment.type:#x} would lie in no loaded segment"
     return None
+
+
+def _is_loaded(segment: Segment, loads: list[Segment]) -> bool:
+    for load in loads:
+        if (
+            load.offset <= segment.offset
+            and segment.offset + segment.filesz <= load.offset + load.filesz
+            and segment.vaddr - load.vaddr == segment.offset - load.offset
+        ):
+            return True
+    return False
 
 
 _UNCHANGED = (
@@ -85,3 +91,4 @@ _UNCHANGED = (
     "text_relocations",
 )
 _LOADED = frozenset({f.PT_INTERP, f.PT_DYNAMIC, f.PT_PHDR})
+_unchanged = attrgetter(*_UNCHANGED)

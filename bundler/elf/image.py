@@ -83,10 +83,12 @@ class Image:
         self.read_now = overlay(read, self.written)
         self._original_sections = self._read_sections()
         self.sections = list(self._original_sections)
+        self._extents = self._occupied_ranges()
         dynamic = self.segment(f.PT_DYNAMIC)
         if dynamic is None:
             raise ElfError("has no dynamic section")
         self.dynamic_at = (dynamic.offset, dynamic.vaddr)
+        self._got_at = -1
         self.slots = len(facts.dynamic) + 1 + facts.spare_tags
 
     # What is there.
@@ -112,17 +114,9 @@ class Image:
                 return section
         return None
 
-    def occupied(self, start: int, end: int) -> bool:
-        """Whether a section or a header table has bytes between two offsets of the file."""
-        for section in self._original_sections:
-            if (
-                section.type != f.SHT_NOBITS
-                and section.size
-                and section.offset < end
-                and start < section.offset + section.size
-            ):
-                return True
-        return any(at < end and start < at + length for at, length in self._tables())
+    def occupied(self, start: int, end: int, *, but: tuple[int, int] | None = None) -> bool:
+        """Whether a section (other than one exactly at ``but``) or a header table lies in a range."""
+        return any(at < end and start < stop and (at, stop) != but for at, stop in self._extents)
 
     def slack(self, index: int) -> int:
         """Bytes by which a loaded segment can grow inside the file, not yet known to be zero."""
@@ -131,18 +125,15 @@ class Image:
             return 0
         end, address = segment.offset + segment.filesz, segment.vaddr + segment.memsz
         limit = self.size - end
-        for other in self.segments:
-            if other.type == f.PT_LOAD and other.vaddr >= address:
-                page = max(other.align, segment.align, 1)
-                limit = min(limit, other.vaddr - other.vaddr % page - address)
-            if other.filesz and other.offset + other.filesz > end:
-                limit = min(limit, other.offset - end)
-        for section in self._original_sections:
-            if section.type != f.SHT_NOBITS and section.size and section.offset + section.size > end:
-                limit = min(limit, section.offset - end)
-        for at, length in self._tables():
-            if length and at + length > end:
-                limit = min(limit, at - end)
+        for kind, _, offset, vaddr, _, filesz, _, align in self.segments:
+            if kind == f.PT_LOAD and vaddr >= address:
+                page = max(align, segment.align, 1)
+                limit = min(limit, vaddr - vaddr % page - address)
+            if filesz and offset + filesz > end:
+                limit = min(limit, offset - end)
+        for at, stop in self._extents:
+            if stop > end and at - end < limit:
+                limit = at - end
         return max(0, limit)
 
     def ends_file(self, index: int) -> bool:
@@ -170,36 +161,45 @@ class Image:
         address = self._address(offset)
         delta, shift = offset - piece.offset, address - piece.address
         size = piece.room
+        start, end = piece.offset, piece.end
         for index, segment in enumerate(self.segments):
-            if segment.type not in (f.PT_LOAD, f.PT_PHDR, f.PT_GNU_RELRO, f.PT_GNU_STACK) and _inside(
-                segment.offset, segment.filesz, piece
+            length = segment.filesz
+            if (
+                start <= segment.offset
+                and segment.offset + length <= end
+                and length
+                and segment.type not in _FIXED_SEGMENTS
             ):
-                whole = segment.filesz == piece.size
-                self.segments[index] = segment._replace(
-                    offset=segment.offset + delta,
-                    vaddr=segment.vaddr + shift,
-                    paddr=segment.paddr + shift,
-                    filesz=size if whole else segment.filesz,
-                    memsz=size if whole else segment.memsz,
+                new = size if length == piece.size else length
+                self.segments[index] = Segment(
+                    segment.type,
+                    segment.flags,
+                    segment.offset + delta,
+                    segment.vaddr + shift,
+                    segment.paddr + shift,
+                    new,
+                    new,
+                    segment.align,
                 )
         for index, section in enumerate(self.sections):
             if (
-                section.flags & f.SHF_ALLOC
+                start <= section.offset
+                and section.offset + section.size <= end
+                and section.size
+                and section.flags & f.SHF_ALLOC
                 and section.type != f.SHT_NOBITS
-                and _inside(section.offset, section.size, piece)
             ):
-                whole = section.size == piece.size
                 self.sections[index] = section._replace(
                     offset=section.offset + delta,
                     addr=section.addr + shift,
-                    size=size if whole else section.size,
+                    size=size if section.size == piece.size else section.size,
                 )
-        strings = False
-        for index, (tag, value) in enumerate(self.entries):
-            if tag in _MOVING_TAGS and piece.address <= value < piece.address + max(piece.size, 1):
-                self.entries[index] = (tag, value + shift)
-                if tag == f.DT_STRTAB:
-                    strings = True
+        low, high = piece.address, piece.address + max(piece.size, 1)
+        strings = any(tag == f.DT_STRTAB and low <= value < high for tag, value in self.entries)
+        self.entries = [
+            (tag, value + shift if tag in _MOVING_TAGS and low <= value < high else value)
+            for tag, value in self.entries
+        ]
         if strings:
             self.set_entry(f.DT_STRSZ, size)
         if piece.wipe and piece.size:
@@ -250,7 +250,26 @@ class Image:
         _, original = read_header(self.read(0, 64))
         if self.header != original:
             self.write(f.HEADER_OFFSET, self.layout.header.pack(*self.header))
+        self._check_program()
         return tuple(self.written)
+
+    def _check_program(self) -> None:
+        """Refuse a plan that would write into code or data: a fault of ours, or a file that lies."""
+        interpreter = next((s.offset for s in self.facts.segments if s.type == f.PT_INTERP), -1)
+        program = [
+            (section.offset, section.offset + section.size)
+            for section in self._original_sections
+            if section.type == f.SHT_PROGBITS and section.offset != interpreter
+        ]
+        for write in self.written:
+            for start, end in program:
+                if write.offset < end and start < write.end and not self._is_got(write):
+                    raise ElfError(
+                        "cannot be edited", why="its section headers say that tables lie in its code"
+                    )
+
+    def _is_got(self, write: Write) -> bool:
+        return len(write.data) == self.layout.word.size and write.offset == self._got_at
 
     def _read_sections(self) -> tuple[Section, ...]:
         header, layout = self.header, self.layout
@@ -270,13 +289,22 @@ class Image:
             raise ElfError("the section headers lie outside the file", why="perhaps the file is truncated")
         return layout.unpack_sections(self.read(header.shoff, length))
 
-    def _tables(self) -> tuple[tuple[int, int], ...]:
+    def _occupied_ranges(self) -> list[tuple[int, int]]:
+        """Where sections and header tables lie in the file: start and end."""
         header, layout = self.header, self.layout
-        return (
-            (0, header.ehsize),
-            (header.phoff, header.phnum * layout.segment.size),
-            (header.shoff, len(self._original_sections) * layout.section.size),
-        )
+        extents = [
+            (section.offset, section.offset + section.size)
+            for section in self._original_sections
+            if section.size and section.type != f.SHT_NOBITS
+        ]
+        for at, count, size in (
+            (0, 1, header.ehsize),
+            (header.phoff, header.phnum, layout.segment.size),
+            (header.shoff, len(self._original_sections), layout.section.size),
+        ):
+            if count:
+                extents.append((at, at + count * size))
+        return extents
 
     def _address(self, offset: int) -> int:
         for segment in self.segments:
@@ -295,6 +323,7 @@ class Image:
             word = self.layout.word
             if mapped >= word.size and self.read(at, word.size) == word.pack(old):
                 self.write(at, word.pack(address))
+                self._got_at = at
 
     def _write_dynamic(self) -> None:
         record = self.layout.dynamic
@@ -329,9 +358,7 @@ class Image:
         return entries
 
 
-def _inside(offset: int, size: int, piece: Piece) -> bool:
-    return size > 0 and piece.offset <= offset and offset + size <= piece.end
-
-
 _DT_PLTGOT = 3
 _MOVING_TAGS = frozenset({f.DT_STRTAB, f.DT_SYMTAB, f.DT_HASH, f.DT_GNU_HASH})
+_FIXED_SEGMENTS = frozenset({f.PT_LOAD, f.PT_PHDR, f.PT_GNU_RELRO, f.PT_GNU_STACK})
+"""What does not move with the pieces in it."""

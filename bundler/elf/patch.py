@@ -47,7 +47,7 @@ def patch_file(
     is for trees that nobody else sees yet.  Raises ElfError, and leaves the file as it was, where the
     edit is refused or the file cannot be written.
     """
-    source = os.path.realpath(path)
+    source = _resolved(path)
     target = source if output is None else os.path.abspath(output)
     with _errors_named(path), ExitStack() as stack:
         descriptor = _open(source, os.O_RDWR if in_place and output is None else os.O_RDONLY)
@@ -118,7 +118,7 @@ def _patch_group(group: list[tuple[str | Path, Edits]], in_place: bool) -> list[
     path, edits = group[0]
     if any(other != edits for _, other in group):
         raise ElfError("is to be edited in two ways under two names", where=os.fspath(path))
-    names = sorted({os.path.realpath(name) for name, _ in group})
+    names = sorted({_resolved(name) for name, _ in group})
     if in_place or len(names) == 1:
         first = patch_file(path, edits, in_place=in_place)
     else:
@@ -148,6 +148,11 @@ def _patch_names(path: str | Path, edits: Edits, names: list[str]) -> PatchResul
             check_plan(read, facts, edits, plan)
             _replace(descriptor, read, plan, status, tuple(names))
         return PatchResult(os.fspath(path), plan.tier, bool(plan.writes), facts.size, plan.size)
+
+
+def _resolved(path: str | Path) -> str:
+    """The file that a path names: what is replaced is the file, not a symbolic link to it."""
+    return os.path.realpath(path) if os.path.islink(path) else os.path.abspath(path)
 
 
 def _cached(descriptor: int) -> ReadAt:

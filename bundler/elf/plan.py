@@ -241,14 +241,7 @@ def _write_strings(
 
 def _is_shared(image: Image, offset: int, size: int, address: int) -> bool:
     """Whether something else than the string table lies in its bytes."""
-    if any(
-        section.type != f.SHT_NOBITS
-        and section.size
-        and section.offset < offset + size
-        and offset < section.offset + section.size
-        and (section.offset, section.size) != (offset, size)
-        for section in image.original_sections()
-    ):
+    if image.occupied(offset, offset + size, but=(offset, offset + size)):
         return True
     if any(address < value < address + size for tag, value in image.facts.dynamic if tag in _ADDRESS_TAGS):
         return True
