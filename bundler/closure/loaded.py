@@ -64,11 +64,13 @@ class Problem(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Closure:
-    """All that one program or library loads; ``objects`` are in the loader's order, itself first."""
+    """All that one program or library loads; ``objects`` are in the order of loading, itself first."""
 
     objects: tuple[Loaded, ...]
     lookups: tuple[Lookup, ...]
     problems: tuple[Problem, ...]
+    sequence: tuple[int, ...] = ()
+    """Indices of the objects in the order in which symbols are searched; empty: the order of loading."""
 
     def chain(self, index: int) -> tuple[str, ...]:
         """Absolute names from the main program to the object at ``index``."""
@@ -83,5 +85,8 @@ class Closure:
 
     @property
     def order(self) -> tuple[str, ...]:
-        """Paths in the order of loading, without the interpreter that the kernel maps."""
-        return tuple(item.path for item in self.objects if item.how is not How.INTERPRETER)
+        """Paths in the order in which symbols are searched, without the interpreter."""
+        places = self.sequence or range(len(self.objects))
+        return tuple(
+            self.objects[place].path for place in places if self.objects[place].how is not How.INTERPRETER
+        )

@@ -6,7 +6,7 @@ the places.  Nothing is run.  :class:`Loader` keeps its look-ups, so one serves 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -14,7 +14,7 @@ from bundler.closure.files import Files, Found
 from bundler.closure.loaded import MAX_LOOKUPS, MAX_OBJECTS, Closure, How, Loaded, Lookup, Problem
 from bundler.closure.paths import Form, directory_of, expand_tokens, split_path
 from bundler.closure.versions import check_versions
-from bundler.elf.format import DF_1_PIE, ET_DYN, ET_EXEC, PT_LOAD
+from bundler.elf.format import DF_1_PIE, DT_AUXILIARY, DT_FILTER, DT_NEEDED, ET_DYN, ET_EXEC, PT_LOAD
 from bundler.elf.read import ElfError, ElfFile
 from bundler.tree import FileTree, Kind
 
@@ -241,6 +241,9 @@ class _Load:
         # The same without sonames that nobody has asked for yet: what version needs are compared with.
         self.named: dict[str, int] = {}
         self._identities: dict[str, int] = {path: 0}
+        # Objects in the order in which symbols are searched, and the set of those in it.
+        self._sequence = [0]
+        self._placed = {0}
         if facts.soname is not None:
             self._known.setdefault(facts.soname, 0)
         if interpreter is not None:
@@ -259,50 +262,65 @@ class _Load:
             self.named.setdefault(facts.soname, index)
 
     def run(self) -> Closure:
-        """Breadth first, needed names in the order of their tags (``_dl_map_object_deps``)."""
+        """Breadth first, in the order of the tags (``_dl_map_object_deps``)."""
         at = 0
-        while at < len(self.objects):
-            item = self.objects[at]
-            # The interpreter's place is where its first requester puts it; it needs nothing.
-            if item.how is not How.INTERPRETER or item.elf.needed:
-                self._map_needed(at)
-            at += 1
+        mapped: set[int] = set()
+        while at < len(self._sequence):
+            index = self._sequence[at]
+            if index in mapped:
+                at += 1
+                continue
+            mapped.add(index)
+            # A filtee, put in front of what names it, is the next one to be looked at.
+            self._map_dependencies(index)
             if len(self.objects) > MAX_OBJECTS or len(self.lookups) > MAX_LOOKUPS:
                 message = f"more than {len(self.objects) - 1} objects or {len(self.lookups) - 1} look-ups"
                 self.problems.append(Problem(0, "closure-too-large", self.objects[0].name, message))
                 break
         check_versions(self.objects, self.named, self.problems, self._loader.memo)
-        return Closure(tuple(self.objects), tuple(self.lookups), tuple(self.problems))
+        return Closure(tuple(self.objects), tuple(self.lookups), tuple(self.problems), tuple(self._sequence))
 
-    def _map_needed(self, index: int) -> None:
+    def _map_dependencies(self, index: int) -> None:
         elf = self.objects[index].elf
         lists = self._loader.lists(self.objects, index)
         answers = self._loader.answers(lists)
-        for written in elf.needed[:MAX_LOOKUPS]:
+        for tag, written in dependencies(elf):
             name = self._loader.expand(written, self.objects[index].name) if "$" in written else written
-            known = self._known.get(name)
-            if known is not None:
-                self._reuse(index, name, known, lists, answers)
-                continue
-            answer = self._ask(name, lists, answers)
-            if isinstance(answer, _Hit):
-                self._take(index, name, answer)
-                continue
-            self.lookups.append(Lookup(index, name, None, None))
-            if answer is not None:
-                message = f"{answer.name}, found first for {name}, {answer.message}"
-                self.problems.append(Problem(index, "needed-unfit", answer.name, message))
+            target = self._known.get(name)
+            if target is not None:
+                if tag == DT_NEEDED:
+                    self._reuse(index, name, target, lists, answers)
             else:
-                self.problems.append(Problem(index, "needed-missing", name, _missing(name, lists)))
-        for written in elf.filter + elf.auxiliary:
-            name = self._loader.expand(written, self.objects[index].name) if "$" in written else written
-            # A filtee is loaded like a needed library; that of DT_AUXILIARY may be absent.
-            known = self._known.get(name)
-            answer = None if known is not None else self._ask(name, lists, answers)
-            if isinstance(answer, _Hit):
-                self._take(index, name, answer)
-            elif known is None and written in elf.filter:
-                self.problems.append(Problem(index, "needed-missing", name, _missing(name, lists)))
+                answer = self._ask(name, lists, answers)
+                if isinstance(answer, _Hit):
+                    target = self._take(index, name, answer)
+                elif tag != DT_AUXILIARY:
+                    self._fail(index, name, answer, lists)
+            if target is None:
+                continue
+            if tag == DT_NEEDED:
+                if target not in self._placed:
+                    self._sequence.append(target)
+            else:
+                self._put_before(index, target)
+            self._placed.add(target)
+
+    def _put_before(self, index: int, filtee: int) -> None:
+        """A filtee is searched before the object that names it, moved there if it stood behind."""
+        place = self._sequence.index(index)
+        if filtee in self._placed:
+            if self._sequence.index(filtee) < place:
+                return
+            self._sequence.remove(filtee)
+        self._sequence.insert(place, filtee)
+
+    def _fail(self, index: int, name: str, answer: _Answer, lists: _Lists) -> None:
+        self.lookups.append(Lookup(index, name, None, None))
+        if isinstance(answer, _Unfit):
+            message = f"{answer.name}, found first for {name}, {answer.message}"
+            self.problems.append(Problem(index, "needed-unfit", answer.name, message))
+        else:
+            self.problems.append(Problem(index, "needed-missing", name, _missing(name, lists)))
 
     def _ask(self, name: str, lists: _Lists, answers: dict[str, _Answer]) -> _Answer:
         if name not in answers:
@@ -321,7 +339,7 @@ class _Load:
         self.named.setdefault(name, known)
         self.lookups.append(Lookup(index, name, known, How.LOADED, accident))
 
-    def _take(self, index: int, name: str, hit: _Hit) -> None:
+    def _take(self, index: int, name: str, hit: _Hit) -> int:
         same = self._identities.get(hit.found.identity)
         if same is None:
             same = self._add(
@@ -331,6 +349,7 @@ class _Load:
         self._known.setdefault(name, same)
         self.named.setdefault(name, same)
         self.lookups.append(Lookup(index, name, same, hit.how))
+        return same
 
     def _add(self, item: Loaded, found: Found) -> int:
         index = len(self.objects)
@@ -341,6 +360,18 @@ class _Load:
         if item.elf.soname is not None:
             self._known.setdefault(item.elf.soname, index)
         return index
+
+
+def dependencies(elf: ElfFile) -> Iterator[tuple[int, str]]:
+    """Tag and name of what an object loads, in the order of its dynamic section."""
+    if not (elf.filter or elf.auxiliary):
+        for name in elf.needed:
+            yield DT_NEEDED, name
+        return
+    names = {DT_NEEDED: iter(elf.needed), DT_FILTER: iter(elf.filter), DT_AUXILIARY: iter(elf.auxiliary)}
+    for tag, _ in elf.dynamic:
+        if tag in names:
+            yield tag, next(names[tag])
 
 
 def _missing(name: str, lists: _Lists) -> str:
