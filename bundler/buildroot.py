@@ -13,7 +13,6 @@ from bundler.recipe import Lock
 from bundler.sandbox import HOME, HOST_NAME, UID
 from bundler.store import Store
 from bundler.tree import check_path
-from bundler.unpack import unpack_deb
 
 FORMAT = 1
 """Raised whenever the same packages are laid out in another way."""
@@ -61,6 +60,8 @@ def make_buildroot(
 
     ``links`` are (path, target) pairs.  Raises InputError for packages that are no sound archives.
     """
+    from bundler.unpack import unpack_deb
+
     links = tuple(links)
     key = buildroot_key(lock, links)
     task = "unpack the build root"

@@ -65,6 +65,12 @@ def collect(store: Store, limit: int) -> Collected:
     return Collected(before, total, removed)
 
 
+def release(store: Store) -> None:
+    """Hold nothing any more."""
+    for path in (store.root / "roots").glob("*.json"):
+        path.unlink(missing_ok=True)
+
+
 def parse_size(text: str) -> int:
     """Bytes from ``20G``, ``500M``, ``1.5T`` (powers of 1024) or a plain number; raises ValueError."""
     number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "B")

@@ -75,12 +75,21 @@ class Pipeline:
         if missing:
             _Work(self, missing).run()
         packed = self.pack()
+        self._hold()
         return Outcome(
             packed=packed,
             built=tuple(state.node.id for state in missing),
             cached=tuple(state.node.id for state in states if state.state == "built"),
             seconds=time.monotonic() - began,
         )
+
+    def _hold(self) -> None:
+        """Keep all of the plan from being collected: the next build of these bundles starts from it."""
+        from bundler.buildroot import buildroot_key
+
+        root = buildroot_key(self.toolchain.buildroot, self.toolchain.links)
+        for name in self.wanted:
+            self.store.hold(f"{name}-{self.toolchain.name}", [root, *self.surveyor.keys.values()])
 
     def visit(self, name: str) -> int:
         """Build what a node sees, then open a shell where its steps would run; returns its status."""

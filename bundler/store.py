@@ -141,7 +141,10 @@ class Store:
 
     def hold(self, name: str, keys: Sequence[Digest]) -> None:
         """Make ``keys`` a root of that name: :mod:`bundler.gc` keeps what they lead to."""
-        write_file(self.root / "roots" / f"{name}.json", json.dumps(sorted(keys), indent=1).encode() + b"\n")
+        path = self.root / "roots" / f"{name}.json"
+        data = json.dumps(sorted(set(keys)), indent=1).encode() + b"\n"
+        if not path.exists() or path.read_bytes() != data:
+            write_file(path, data)
 
     # Unions
 

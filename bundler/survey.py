@@ -44,6 +44,8 @@ class Surveyor:
         self.store = store
         self.outputs: dict[str, Mapping[str, Digest]] = {}
         """Trees by prefix of every node that is known to be built."""
+        self.keys: dict[str, Digest] = {}
+        """Keys of all nodes that were looked at when all that they see was built."""
         self._patches: dict[Path, Digest] = {}
 
     def survey(self) -> list[NodeState]:
@@ -59,7 +61,7 @@ class Surveyor:
             if patch not in self._patches:
                 self._patches[patch] = digest_file(patch)
         inputs = keys.key_inputs(node, self.outputs, self._patches, self.toolchain, self.plan.target)
-        key = keys.key_of(inputs)
+        key = self.keys[node.id] = keys.key_of(inputs)
         outputs = self.store.outputs(key)
         if outputs is not None:
             self.outputs[node.id] = outputs
