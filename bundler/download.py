@@ -203,19 +203,19 @@ def _request(url: str, http: Session, settings: NetworkSettings, headers: Mappin
         raise Failure(f"it redirects in a circle (more than {http.max_redirects} times)") from error
     except requests.exceptions.ProxyError as error:
         hint = "check HTTPS_PROXY, HTTP_PROXY and NO_PROXY"
-        raise Failure(f"the proxy: {_reason(error)}", again=True, hint=hint) from error
+        raise Failure(f"the proxy: {reason(error)}", again=True, hint=hint) from error
     except requests.exceptions.SSLError as error:
         hint = "name the certificates to trust in the environment variable BUNDLE_CA"
-        raise Failure(f"its certificate is not trusted: {_reason(error)}", hint=hint) from error
+        raise Failure(f"its certificate is not trusted: {reason(error)}", hint=hint) from error
     except requests.exceptions.ConnectTimeout as error:
         why = f"no connection within {settings.connect_timeout:g} s"
         raise Failure(why, again=True, unreachable=True) from error
     except requests.exceptions.ReadTimeout as error:
         raise Failure(f"no answer within {settings.read_timeout:g} s", again=True) from error
     except requests.exceptions.ConnectionError as error:
-        raise Failure(f"no connection: {_reason(error)}", again=True, unreachable=True) from error
+        raise Failure(f"no connection: {reason(error)}", again=True, unreachable=True) from error
     except (requests.exceptions.RequestException, ValueError) as error:
-        raise Failure(_reason(error)) from error
+        raise Failure(reason(error)) from error
     except OSError as error:  # a certificate file that is not there
         raise EnvironmentLacks("cannot make a secure connection", why=str(error)) from error
     if response.status_code in (200, 206) or (response.status_code == 416 and "Range" in headers):
@@ -286,7 +286,7 @@ def _receive(
         raise Failure(f"it broke off after {done} of {total} bytes", again=True)
 
 
-def _reason(error: BaseException) -> str:
+def reason(error: BaseException) -> str:
     """The innermost cause, which says more than the layers around it."""
     seen: set[int] = set()
     while id(error) not in seen:

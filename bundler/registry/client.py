@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
 
 from bundler.digest import Digest, digest_bytes
-from bundler.download import NetworkSettings, network_settings, session
+from bundler.download import NetworkSettings, network_settings, reason, session
 from bundler.errors import EnvironmentLacks, InputError
 from bundler.oci import image as media
 from bundler.oci.image import PIECE, Descriptor
@@ -140,7 +140,7 @@ class Repository:
                     out.write(piece)
                     report(done)
             except (urllib3.exceptions.HTTPError, ConnectionError) as error:
-                attempt.why = str(error)
+                attempt.why = reason(error)
 
     def mount_blob(self, digest: Digest, source: str) -> str | None:
         """Take a blob over from another repository of the registry: None if done, else an upload begun."""
@@ -205,7 +205,7 @@ class Repository:
                     raise self._refused("PATCH", location, refused.response) from refused
                 attempt.again(refused.text, refused.after)
             except _broken() as error:
-                attempt.again(_cause(error))
+                attempt.again(reason(error))
             state = self._upload_state(location)
             if state is None:
                 return None, False
@@ -295,7 +295,7 @@ class Repository:
             try:
                 response = self._once(method, path, push=push, **options)
             except _broken() as error:
-                attempt.again(_cause(error))
+                attempt.again(reason(error))
                 continue
             if response.status_code in ok:
                 return response
@@ -409,10 +409,6 @@ def _broken() -> tuple[type[Exception], ...]:
     import requests.exceptions as broken
 
     return (broken.ConnectionError, broken.Timeout, broken.ChunkedEncodingError)
-
-
-def _cause(error: Exception) -> str:
-    return str(error)[:300]
 
 
 def _told(response: Response) -> str:
