@@ -53,7 +53,7 @@ def _docker(bundles: Sequence[Mounted]) -> str:
     names = shlex.join([bundle.facts.name for bundle in bundles])
     return "\n".join(
         [
-            f"# Once on each engine (`bundle volume create {names}` does the same):",
+            f"# Once on each engine, after `bundle load {names}`, or all at once by `bundle volume create`:",
             *(shlex.join(_create("docker", bundle)) for bundle in bundles),
             "# Then, in any image:",
             _run("docker", bundles),
@@ -63,7 +63,8 @@ def _docker(bundles: Sequence[Mounted]) -> str:
 
 
 def _podman(bundles: Sequence[Mounted]) -> str:
-    lines = ["# Once (`bundle volume create --engine podman` does the same)."]
+    names = shlex.join([bundle.facts.name for bundle in bundles])
+    lines = [f"# Once, after `bundle load {names}`, or all at once by `bundle volume create`."]
     lines += ["# `podman init` fills the volume, and then fails, since there is no such command:"]
     for bundle in bundles:
         lines.append(shlex.join(_create("podman", bundle)))

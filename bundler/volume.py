@@ -108,8 +108,8 @@ def _overlay_options(engine: Engine, bundle: Packed, info: EngineInfo) -> dict[s
     hint = "leave out --no-copy"
     if image is None or not image.directories:
         raise EnvironmentLacks(
-            "a volume without a copy needs an engine that keeps layers in overlay2",
-            why=f"{info.name} uses {info.storage or 'a store of its own'}",
+            "a volume without a copy needs Docker with overlay2",
+            why=f"this is {info.name} with {info.storage or 'a store of its own'}",
             hint=hint,
         )
     if not info.local or not os.access(image.directories[0], os.X_OK):

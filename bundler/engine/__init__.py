@@ -38,8 +38,8 @@ class EngineInfo:
 class EngineImage:
     """An image in an engine.  ``config`` is the inner object of its configuration, as the engine gives it.
 
-    ``directories`` are those of its layers, the lowest first, where the engine keeps them unpacked in an
-    overlay file system on this machine.
+    ``directories`` are those of its layers, the lowest first, where the engine keeps them unpacked and
+    mounts volumes of them (podman does not: it wants to change the owner of what it mounts).
     """
 
     id: Digest

@@ -119,7 +119,15 @@ class Podman:
 
     def attach(self, container: str, *, interactive: bool) -> int:
         words = ["start", "--attach", *(["--interactive"] if interactive else []), container]
-        return run_attached([self._program, *words], environment=_environment())
+        status = run_attached([self._program, *words], environment=_environment())
+        return self._why_not_started(container) if status == 125 else status
+
+    def _why_not_started(self, container: str) -> int:
+        """The shell's status for a command that cannot start, where podman has told its user of it."""
+        reason = self.try_call("init", container).stderr.lower()
+        if b"not found" in reason or b"no such file" in reason:
+            return 127
+        return 126 if b"permission denied" in reason else 125
 
     def commit(self, container: str) -> Digest:
         return Digest("sha256:" + self._call("commit", "--quiet", container).strip().removeprefix("sha256:"))
@@ -173,13 +181,6 @@ def _text(data: bytes) -> str:
 
 
 def _image(found: Mapping[str, Any]) -> EngineImage:
-    driver = found.get("GraphDriver") or {}
-    data = driver.get("Data") or {}
-    directories: tuple[Path, ...] = ()
-    if driver.get("Name") == "overlay" and data.get("UpperDir"):
-        lower = [part for part in str(data.get("LowerDir") or "").split(":") if part]
-        # The engine lists the highest first.
-        directories = tuple(Path(part) for part in reversed([str(data["UpperDir"]), *lower]))
     parent = str(found.get("Parent") or "")
     return EngineImage(
         id=Digest("sha256:" + str(found["Id"]).removeprefix("sha256:")),
@@ -187,5 +188,4 @@ def _image(found: Mapping[str, Any]) -> EngineImage:
         diff_ids=tuple(Digest(layer) for layer in (found.get("RootFS") or {}).get("Layers") or ()),
         config=found.get("Config") or {},
         parent=Digest("sha256:" + parent.removeprefix("sha256:")) if parent else None,
-        directories=directories,
     )

@@ -14,7 +14,9 @@ from pathlib import Path
 import foreign
 import pytest
 import samples
+from command import Bundle
 from dockerd import Dockerd
+from podmans import PrivatePodman
 
 
 @pytest.fixture(scope="session")
@@ -57,3 +59,21 @@ def foreign_image(dockerd: Dockerd) -> Callable[[str], str]:
 def sample_bundles(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A directory with the layouts of the bundles ``runtime`` and ``tools`` (:mod:`samples`)."""
     return samples.make(tmp_path_factory.mktemp("samples"))
+
+
+@pytest.fixture(scope="session")
+def podman() -> Iterator[PrivatePodman]:
+    with PrivatePodman() as engine:
+        yield engine
+
+
+@pytest.fixture
+def bundle(dockerd: Dockerd, sample_bundles: Path) -> Bundle:
+    """The command ``bundle`` with the sample bundles and the session's Docker."""
+    return Bundle(sample_bundles, {**dockerd.environment, "BUNDLE_ENGINE": "docker"})
+
+
+@pytest.fixture
+def podman_bundle(podman: PrivatePodman, sample_bundles: Path) -> Bundle:
+    """The same with the session's podman."""
+    return Bundle(sample_bundles, {**podman.environment, "BUNDLE_ENGINE": "podman"})

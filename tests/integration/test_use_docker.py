@@ -3,49 +3,20 @@
 from __future__ import annotations
 
 import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import samples
+from command import Bundle
 from dockerd import Dockerd
+
+from bundler.process import run
 
 pytestmark = pytest.mark.engine
 
 ForeignImage = Callable[[str], str]
-
-
-class Bundle:
-    """The command ``bundle`` with the samples and the session's daemon."""
-
-    def __init__(self, daemon: Dockerd, out: Path) -> None:
-        self.daemon = daemon
-        self.out = out
-
-    def run(self, *words: str, stdin: str = "", **environment: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "bundler", *words],
-            env={**os.environ, **self.daemon.environment, "BUNDLE_ENGINE": "docker", **environment},
-            cwd=self.out.parent,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-
-    def __call__(self, *words: str, stdin: str = "", **environment: str) -> str:
-        done = self.run(*words, stdin=stdin, **environment)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip()
-
-
-@pytest.fixture
-def bundle(dockerd: Dockerd, sample_bundles: Path) -> Bundle:
-    return Bundle(dockerd, sample_bundles)
 
 
 def inspect(daemon: Dockerd, reference: str) -> dict[str, Any]:
@@ -63,7 +34,7 @@ def test_load_brings_what_is_required_first(bundle: Bundle, dockerd: Dockerd) ->
 
 def test_load_sends_only_what_is_missing(bundle: Bundle, dockerd: Dockerd, tmp_path: Path) -> None:
     bundle("load", "tools")
-    newer = Bundle(dockerd, samples.make(tmp_path, version="1.1"))
+    newer = Bundle(samples.make(tmp_path, version="1.1"), bundle.environment)
     narration = newer.run("load", "tools", "--progress", "json")
     assert narration.returncode == 0, narration.stderr
     notes = {
@@ -328,6 +299,29 @@ class TestScrub:
         dockerd.docker("load", "--input", str(tmp_path / "clean.tar"))
         assert changed_files(dockerd, "dirty:2") == ["made"]
         assert not inspect(dockerd, "dirty:2")["Config"]["Volumes"]
+
+
+def test_the_printed_recipe_works(bundle: Bundle, dockerd: Dockerd, foreign_image: ForeignImage) -> None:
+    bundle("volume", "remove", "--all")
+    bundle("load", "tools")
+    recipe = bundle("mount", "tools", "--for", "docker")
+    recipe = recipe.replace("IMAGE COMMAND", f"{foreign_image('scratch')} {samples.TOOLS}/bin/greet")
+    done = run(["sh", "-euc", recipe], environment=dockerd.environment)
+    assert b"hello from" in done.stdout, done.stderr
+    # What it made is what `bundle volume` knows.
+    names = bundle("volume", "create", "tools").split()
+    assert [one["name"] for one in json.loads(bundle("volume", "list", "--format", "json"))] == names
+    bundle("volume", "remove", "--all")
+
+
+def test_the_printed_recipe_works_in_a_build(
+    bundle: Bundle, dockerd: Dockerd, foreign_image: ForeignImage, tmp_path: Path
+) -> None:
+    bundle("load", "tools")
+    recipe = bundle("mount", "tools", "--for", "buildkit").replace("COMMAND", "greet > /made")
+    (tmp_path / "Dockerfile").write_text(f"FROM {foreign_image('musl')}\n{recipe}\n")
+    dockerd.docker("build", "--tag", "mounted:1", "--network=none", str(tmp_path), DOCKER_BUILDKIT="1")
+    assert dockerd.docker("run", "--rm", "mounted:1", "cat", "/made").startswith("hello from")
 
 
 @pytest.mark.parametrize(
