@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from operator import attrgetter
 
 from bundler.elf import format as f
 from bundler.elf.format import ElfError, ReadAt, Section, Segment
@@ -58,7 +59,7 @@ def overlay(read: ReadAt, writes: Sequence[Write]) -> ReadAt:
         data: bytes | bytearray = read(offset, size)
         end = offset + size
         for write in writes:
-            if write.offset < end and offset < write.end:
+            if write.offset < end and offset < write.offset + len(write.data):
                 start, stop = max(write.offset, offset), min(write.end, end)
                 data = bytearray(data)
                 if len(data) < stop - offset:
@@ -256,14 +257,18 @@ class Image:
     def _check_program(self) -> None:
         """Refuse a plan that would write into code or data: a fault of ours, or a file that lies."""
         interpreter = next((s.offset for s in self.facts.segments if s.type == f.PT_INTERP), -1)
-        program = [
-            (section.offset, section.offset + section.size)
-            for section in self._original_sections
-            if section.type == f.SHT_PROGBITS and section.offset != interpreter
-        ]
+        program: list[tuple[int, int]] = []
+        for section in sorted(self._original_sections, key=_offset):
+            if section.type == f.SHT_PROGBITS and section.size and section.offset != interpreter:
+                start, end = section.offset, section.offset + section.size
+                if program and start - program[-1][1] < 16:
+                    # Only padding lies between: one range, to compare with fewer.
+                    start, end = program[-1][0], max(end, program.pop()[1])
+                program.append((start, end))
         for write in self.written:
+            first, last = write.offset, write.offset + len(write.data)
             for start, end in program:
-                if write.offset < end and start < write.end and not self._is_got(write):
+                if first < end and start < last and not self._is_got(write):
                     raise ElfError(
                         "cannot be edited", why="its section headers say that tables lie in its code"
                     )
@@ -358,6 +363,7 @@ class Image:
         return entries
 
 
+_offset = attrgetter("offset")
 _DT_PLTGOT = 3
 _MOVING_TAGS = frozenset({f.DT_STRTAB, f.DT_SYMTAB, f.DT_HASH, f.DT_GNU_HASH})
 _FIXED_SEGMENTS = frozenset({f.PT_LOAD, f.PT_PHDR, f.PT_GNU_RELRO, f.PT_GNU_STACK})

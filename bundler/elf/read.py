@@ -283,7 +283,7 @@ def _interpreter(read: ReadAt, head: bytes, segment: Segment, size: int) -> str 
     name, end, _ = _part(read, head, segment.offset, segment.filesz).partition(b"\0")
     if not end:
         raise ElfError("the interpreter's name has no end")
-    return os.fsdecode(name)
+    return name.decode("utf-8", "surrogateescape")
 
 
 class Strings:
@@ -296,9 +296,9 @@ class Strings:
 
     def __call__(self, at: int) -> str:
         """The string at ``at``, as text; raises ElfError."""
-        return os.fsdecode(self.raw(at))
+        return self._raw(at).decode("utf-8", "surrogateescape")
 
-    def raw(self, at: int) -> bytes:
+    def _raw(self, at: int) -> bytes:
         if at >= self._size:
             raise ElfError("a string lies beyond the dynamic string table")
         if self._table is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 
 from bundler.elf import format as f
@@ -12,18 +11,20 @@ from bundler.elf.read import ElfFile
 
 MAX_ALIGN = 16 << 20
 _OSABI_SYSV, _OSABI_GNU = 0, 3
-_ONCE = (
-    f.DT_STRTAB,
-    f.DT_STRSZ,
-    f.DT_SYMTAB,
-    f.DT_SONAME,
-    f.DT_RPATH,
-    f.DT_RUNPATH,
-    f.DT_FLAGS_1,
-    f.DT_VERNEED,
-    f.DT_VERDEF,
-    f.DT_GNU_HASH,
-    f.DT_HASH,
+_ONCE = frozenset(
+    {
+        f.DT_STRTAB,
+        f.DT_STRSZ,
+        f.DT_SYMTAB,
+        f.DT_SONAME,
+        f.DT_RPATH,
+        f.DT_RUNPATH,
+        f.DT_FLAGS_1,
+        f.DT_VERNEED,
+        f.DT_VERDEF,
+        f.DT_GNU_HASH,
+        f.DT_HASH,
+    }
 )
 
 
@@ -44,10 +45,12 @@ def refuse(read: ReadAt, facts: ElfFile, edits: Edits) -> None:
     if not facts.segments or b"UPX!" in read(0, 1024):
         raise ElfError("cannot be edited", why="it is packed by UPX", hint="unpack it with upx -d")
     check_segments(facts.segments)
-    counts = Counter(tag for tag, _ in facts.dynamic)
-    for tag in _ONCE:
-        if counts[tag] > 1:
-            raise ElfError("cannot be edited", why=f"the dynamic tag {tag:#x} is there {counts[tag]} times")
+    once = [tag for tag, _ in facts.dynamic if tag in _ONCE]
+    if len(set(once)) != len(once):
+        twice = next(tag for tag in once if once.count(tag) > 1)
+        raise ElfError(
+            "cannot be edited", why=f"the dynamic tag {twice:#x} is there {once.count(twice)} times"
+        )
     if facts.rpath is not None and facts.runpath is not None and not edits.changes_path:
         raise ElfError(
             "has both DT_RPATH and DT_RUNPATH",
