@@ -10,7 +10,7 @@ PACKAGE = Path(bundler.__file__).parent
 LINES = [
     ["errors", "digest", "events"],
     ["target", "settings", "tree", "globs", "toml_positions", "toml", "elf"],
-    ["recipe", "style", "lock_file", "recipe_file", "catalogue"],
+    ["recipe", "style", "lock_file", "recipe_file", "catalogue", "pin"],
     ["plan", "key", "graph", "relocate", "closure", "labels", "oci", "traces", "scrub", "mount"],
     [
         "process",
@@ -24,6 +24,9 @@ LINES = [
         "fetch",
         "store",
         "gc",
+        "upstream",
+        "corresponding",
+        "survey",
     ],
     [
         "jobserver",
@@ -40,6 +43,8 @@ LINES = [
         "doctor",
         "relocation",
         "build",
+        "node_request",
+        "assemble",
     ],
     ["progress", "pipeline"],
     ["cli", "__main__"],
