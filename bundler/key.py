@@ -17,7 +17,7 @@ from bundler.plan import Node
 from bundler.recipe import Toolchain
 from bundler.target import Target
 
-FORMAT = 1
+FORMAT = 2
 """Raised whenever the builder itself changes what the same inputs give."""
 
 

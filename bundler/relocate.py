@@ -104,8 +104,8 @@ def elf_edits(
 ) -> Edits | None:
     """The edits that an ELF file needs, or None for one that is not loaded dynamically.
 
-    ``needed`` maps the names that an executable needs to absolute paths: no search at start-up.  The
-    loader itself is left alone: it searches for nothing.  ``core`` lets the C library be edited.
+    ``needed`` maps the names that it needs to absolute paths: nothing is searched at start-up, neither
+    for a program nor for the libraries of a library.  The loader itself is left alone: it searches for nothing.  ``core`` lets the C library be edited.
     """
     from bundler.elf.edits import Edits
 

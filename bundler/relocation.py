@@ -131,9 +131,12 @@ def _edits(file: Path, place: Place, elf: ElfFile, files: Files, root: Path, cor
     from bundler.closure.loader import resolve_needed
 
     needed: Mapping[str, str] = {}
-    if elf.is_dynamic and elf.is_executable and elf.interpreter is not None:
+    if elf.is_dynamic and elf.needed:
         path = "/" + os.fspath(file.relative_to(root))
-        needed = dict(resolve_needed(files, path, elf, search=place.context.rpath))
+        found = resolve_needed(files, path, elf, search=place.context.rpath)
+        # The loader is in the process before it reads a name: PT_INTERP alone says where it is.
+        own = os.path.basename(place.context.loader)
+        needed = {name: target for name, target in found if name != own}
     return relocate.elf_edits(elf, file.name, place.context, needed, core=core)
 
 
