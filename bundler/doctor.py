@@ -94,10 +94,10 @@ def _namespace_hint() -> str:
     for name in ("kernel/unprivileged_userns_clone", "user/max_user_namespaces"):
         try:
             if Path("/proc/sys", name).read_text().strip() == "0":
-                return f"sysctl -w {name.replace('/', '.')}=… as root, or build with --executor docker"
+                return f"sysctl -w {name.replace('/', '.')}=… as root, or build with --sandbox docker"
         except OSError:
             continue
-    return "build with --executor docker"
+    return "build with --sandbox docker"
 
 
 def check_room(cache: Path) -> Finding:

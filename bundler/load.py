@@ -103,11 +103,11 @@ def load(engine: Engine, bundles: Iterable[Packed], sink: events.Sink = events.i
         sink(events.Message(text, "warning"))
     for bundle in wanted:
         how: How = "present"
-        if bundle.image is not None:
+        if bundle.image is not None and not have_image(engine, bundle.image, bundle.reference):
             task = f"load {bundle.reference}"
             sink(events.TaskStarted(task))
             how = load_image(engine, bundle.image, bundle.reference)
-            sink(events.TaskFinished(task, "cached" if how == "present" else "done", note=how))
+            sink(events.TaskFinished(task, note=how))
         loaded.append(Loaded(bundle, how))
     return loaded
 
@@ -126,12 +126,20 @@ def other_builds(bundles: Sequence[Packed]) -> list[str]:
     ]
 
 
+def have_image(engine: Engine, image: Image, reference: str) -> bool:
+    """Whether the engine has ``image``; if so, it goes by that name afterwards."""
+    there = _present(engine, image, reference)
+    if there is None:
+        return False
+    if reference not in there.names and f"localhost/{reference}" not in there.names:
+        engine.tag(there.id, reference)
+    return True
+
+
 def load_image(engine: Engine, image: Image, reference: str) -> How:
     """Have ``image`` in the engine under that name, by sending as little as it takes."""
     image = replace(image, reference=reference)
-    if (there := _present(engine, image, reference)) is not None:
-        if reference not in there.names and f"localhost/{reference}" not in there.names:
-            engine.tag(there.id, reference)
+    if have_image(engine, image, reference):
         return "present"
     if engine.loads_thin and (known := _common_layers(image, engine.images())):
         with contextlib.suppress(EngineError):  # it wants what was left out: below, it gets it

@@ -46,14 +46,17 @@ def base_image(engine: Engine, reference: str) -> EngineImage:
     return found
 
 
-def search_path(image: EngineImage, bundles: Iterable[Packed], mode: PathMode) -> str | None:
-    """The value of PATH with the bundles' programs, those that are required last; None to leave it."""
+def extend_path(environment: Iterable[str], bundles: Iterable[Packed], mode: PathMode) -> str | None:
+    """The value of PATH with the bundles' programs, those that are required last; None to leave it.
+
+    ``environment`` is that of the image, ``NAME=value``.
+    """
     if mode == "none":
         return None
-    variables = [str(text) for text in image.config.get("Env") or ()]
-    own = next((text for text in variables if text.startswith("PATH=")), DEFAULT_PATH).removeprefix("PATH=")
+    own = next((text for text in environment if text.startswith("PATH=")), DEFAULT_PATH)
     ours = [f"{bundle.facts.prefix}/bin" for bundle in reversed(list(bundles))]
-    return ":".join([*ours, own] if mode == "prepend" else [own, *ours])
+    value = own.removeprefix("PATH=")
+    return ":".join([*ours, value] if mode == "prepend" else [value, *ours])
 
 
 def run_with(engine: Engine, request: Request, bundles: Sequence[Packed], volumes: Sequence[str]) -> int:
@@ -62,7 +65,7 @@ def run_with(engine: Engine, request: Request, bundles: Sequence[Packed], volume
     ``volumes`` are the bundles' data containers.  The container is gone afterwards, whatever happens.
     """
     base = base_image(engine, request.image)
-    path = search_path(base, bundles, request.path)
+    path = extend_path(map(str, base.config.get("Env") or ()), bundles, request.path)
     spec = ContainerSpec(
         image=str(base.id),
         command=request.command,

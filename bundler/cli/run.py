@@ -6,9 +6,14 @@ import argparse
 import os
 import stat
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bundler.cli import common
 from bundler.errors import InputError
+
+if TYPE_CHECKING:
+    from bundler.load import Packed
 
 NAME = "run"
 GROUP = "use"
@@ -16,18 +21,22 @@ SUMMARY = "run a command in an image with bundles mounted"
 EPILOG = """\
 The exit status is the command's; 125 and above as in Docker.  With --commit, an image is made if the
 command ends with 0: it has the configuration and the layers of IMAGE and one more layer, in which nothing
-tells of the bundles.
+tells of the bundles.  Where IMAGE is a directory, or `scratch` for an empty one, no engine is needed: a
+namespace is the container, and the directory is seen read-only.
 
 examples:
   bundle run --from alpine --with shell -- bash -c 'rsync --version'
   bundle run --from debian:13 --with ansible --commit web:1 --volume $PWD:/play:ro -- \\
       ansible-playbook -i localhost, -c local /play/site.yml
-  bundle run --from scratch-app --with shell,base          # what the bundle runs by itself: its shell
+  bundle run --from app:1 --with shell,base        # what the bundle runs by itself: bash
+  bundle run --from scratch --with shell -- bash -c 'tree -d -L 3 /'
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("--from", dest="image", metavar="IMAGE", required=True, help="image to run in")
+    parser.add_argument(
+        "--from", dest="image", metavar="IMAGE", required=True, help="image or directory to run in"
+    )
     parser.add_argument(
         "--with",
         dest="bundles",
@@ -66,6 +75,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.commit and arguments.read_only:
+        raise InputError("--read-only and --commit exclude each other: nothing would be changed")
+    if arguments.image == "scratch" or os.path.isdir(arguments.image):
+        return _run_in_directory(arguments)
+    return _run_in_engine(arguments)
+
+
+def _run_in_engine(arguments: argparse.Namespace) -> int:
     from bundler import volume
     from bundler.load import find_packed, load
     from bundler.progress import renderer
@@ -73,15 +90,8 @@ def run(arguments: argparse.Namespace) -> int:
 
     engine = common.engine(arguments)
     base_image(engine, arguments.image)
-    names = [name for words in arguments.bundles for name in words.split(",") if name]
-    packed = find_packed(names, arguments.out, engine)
-    command = tuple(arguments.command) or next(
-        (one.command for one in reversed(packed) if one.command and one.command != ("/nop",)), ()
-    )
-    if not command:
-        raise InputError("there is no command to run", hint="name one after --")
-    if arguments.read_only and arguments.commit:
-        raise InputError("--read-only and --commit exclude each other: nothing would be changed")
+    packed = find_packed(_names(arguments), arguments.out, engine)
+    command = _command(arguments, packed)
     with renderer(arguments.progress) as sink:
         load(engine, packed, sink)
     volumes = volume.create(engine, packed, copy=not arguments.no_copy, writable=arguments.writable)
@@ -101,6 +111,46 @@ def run(arguments: argparse.Namespace) -> int:
         commit=arguments.commit,
     )
     return run_with(engine, request, packed, volumes)
+
+
+def _run_in_directory(arguments: argparse.Namespace) -> int:
+    from bundler.load import find_packed
+    from bundler.namespace import SCRATCH, Room, run_in_namespace, unpacked
+    from bundler.run import extend_path
+    from bundler.settings import cache_directory
+    from bundler.store import Store
+
+    for option in ("commit", "no_copy", "writable"):
+        if getattr(arguments, option):
+            name = option.replace("_", "-")
+            raise InputError(f"--{name} needs an image to run in", why=f"{arguments.image} is a directory")
+    packed = find_packed(_names(arguments), arguments.out)
+    command = _command(arguments, packed)
+    path = extend_path([], packed, arguments.path)
+    own = [f"TERM={os.environ.get('TERM', 'dumb')}", "HOME=/", *([f"PATH={path}"] if path else [])]
+    room = Room(
+        root=None if arguments.image == SCRATCH else Path(arguments.image).absolute(),
+        bundles=unpacked(Store(cache_directory()), packed),
+        environment=(*own, *(_variable(text) for text in arguments.env)),
+        directory=arguments.workdir or "/",
+        user=arguments.user or "0:0",
+        binds=tuple(_bind(text) for text in arguments.volume),
+        network=arguments.network == "host",
+    )
+    return run_in_namespace(room, command)
+
+
+def _names(arguments: argparse.Namespace) -> list[str]:
+    return [name for words in arguments.bundles for name in words.split(",") if name]
+
+
+def _command(arguments: argparse.Namespace, packed: list[Packed]) -> tuple[str, ...]:
+    """The command that was given, else the one of the bundle that was named last."""
+    own = (one.command for one in reversed(packed) if one.command and one.command != ("/nop",))
+    command = tuple(arguments.command) or next(own, ())
+    if not command:
+        raise InputError("there is no command to run", hint="name one after --")
+    return command
 
 
 def _variable(text: str) -> str:
