@@ -167,6 +167,7 @@ class Store:
         with self.temporary() as work:
             farm = work / "union"
             farm.mkdir()
+            farm.chmod(0o755)
             for path, (digest, entry) in sorted(merged.items(), key=lambda item: sort_key(item[0])):
                 _link(self.tree_path(digest) / path, farm / path, entry)
             for path, (_, entry) in merged.items():
@@ -381,7 +382,8 @@ def _refuse_special(entries: Sequence[Entry]) -> None:
 
 def _link(source: Path, target: Path, entry: Entry) -> None:
     if entry.kind is Kind.DIRECTORY:
-        target.mkdir(mode=0o755)
+        target.mkdir()
+        target.chmod(0o755)
     elif entry.kind is Kind.SYMLINK:
         target.symlink_to(entry.target or "")
     else:

@@ -11,6 +11,7 @@ from small_builds import PREFIX, small_request
 from bundler.build import build_node
 from bundler.build_request import Dependency
 from bundler.digest import Digest
+from bundler.events import Event, Sink, TaskFinished, ignore
 from bundler.jobserver import Jobserver
 from bundler.sandbox.bubblewrap import Bubblewrap
 from bundler.store import Store
@@ -23,7 +24,7 @@ cat "$PREFIX"/share/*/1 >"$d/seen" 2>/dev/null || echo first >"$d/seen"
 """
 
 
-def build_chain(buildroot: Path, cache: Path, salt: str) -> dict[str, Digest]:
+def build_chain(buildroot: Path, cache: Path, salt: str, sink: Sink = ignore) -> dict[str, Digest]:
     """Three nodes, each of which sees those before it; ``salt`` makes other trees of them."""
     store, jobserver, sandbox = Store(cache), Jobserver(2), Bubblewrap()
     found: dict[str, Digest] = {}
@@ -32,7 +33,7 @@ def build_chain(buildroot: Path, cache: Path, salt: str) -> dict[str, Digest]:
             seen = tuple(Dependency(other, PREFIX, digest) for other, digest in found.items())
             steps = {"install": INSTALL.replace("{salt}", salt + "".join(sorted(found.values())))}
             request = small_request(buildroot, steps, name=name, dependencies=seen)
-            found[name] = build_node(request, store, sandbox, jobserver)[PREFIX]
+            found[name] = build_node(request, store, sandbox, jobserver, sink)[PREFIX]
     finally:
         store.close()
     return found
@@ -40,4 +41,7 @@ def build_chain(buildroot: Path, cache: Path, salt: str) -> dict[str, Digest]:
 
 if __name__ == "__main__":
     print("ready", flush=True)
-    print(json.dumps(build_chain(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3])))
+    events: list[Event] = []
+    trees = build_chain(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], events.append)
+    built = sum(isinstance(event, TaskFinished) and event.outcome == "done" for event in events)
+    print(json.dumps({"trees": trees, "built": built}))

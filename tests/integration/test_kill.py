@@ -92,7 +92,7 @@ def test_killed_at_random_moments(buildroot: Path, tmp_path: Path) -> None:
         check_store(cache)
         with start(buildroot, cache, salt) as process:
             output, errors = process.communicate()
-        assert json.loads(output.removeprefix("ready\n")) == expected, errors
+        assert json.loads(output.removeprefix("ready\n"))["trees"] == expected, errors
     # Most of them must have hit a build at work, or this shows nothing.
     assert finished < killed / 2
     end = time.monotonic() + 5
@@ -104,3 +104,16 @@ def test_killed_at_random_moments(buildroot: Path, tmp_path: Path) -> None:
     collect(Store(cache), 1 << 40)
     left = [path for path in cache.rglob(".*") if "trees" not in path.parts]
     assert not left
+
+
+def test_processes_that_need_one_key_build_it_once(buildroot: Path, tmp_path: Path) -> None:
+    processes = [start(buildroot, tmp_path / "cache", "same") for _ in range(4)]
+    outcomes = []
+    for process in processes:
+        with process:
+            output, errors = process.communicate()
+        assert process.returncode == 0, errors
+        outcomes.append(json.loads(output.removeprefix("ready\n")))
+    assert sum(outcome["built"] for outcome in outcomes) == 3
+    assert all(outcome["trees"] == outcomes[0]["trees"] for outcome in outcomes)
+    check_store(tmp_path / "cache")
