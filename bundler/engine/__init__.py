@@ -154,6 +154,12 @@ class Engine(Protocol):
 
     def has_volume(self, name: str) -> bool: ...
 
+    def export_volume(self, name: str, path: str, file: Path) -> None:
+        """Write what a data container and volume of that name hold to ``file``, as tar.
+
+        ``path`` is where the container has its volume.
+        """
+
     def remove_volume(self, name: str) -> bool:
         """Remove a volume; False if a container uses it or there is none."""
 

@@ -203,6 +203,12 @@ class Docker:
                 return False
             return True
 
+    def export_volume(self, name: str, path: str, file: Path) -> None:
+        with _told(f"reading the volume {name}"), file.open("wb") as out:
+            stream, _ = self._api.get_archive(name, f"{path}/.", chunk_size=PIECE)
+            for piece in stream:
+                out.write(piece)
+
     def remove_volume(self, name: str) -> bool:
         import docker
 

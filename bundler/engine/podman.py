@@ -153,6 +153,9 @@ class Podman:
     def has_volume(self, name: str) -> bool:
         return self.try_call("volume", "exists", name).ok
 
+    def export_volume(self, name: str, path: str, file: Path) -> None:
+        self._call("volume", "export", f"--output={file}", name)
+
     def remove_volume(self, name: str) -> bool:
         return self.try_call("volume", "rm", name).ok
 

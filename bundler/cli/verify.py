@@ -1,0 +1,133 @@
+"""``bundle verify``: what is wrong with a bundle, found without running any of it."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import textwrap
+from contextlib import ExitStack
+
+from bundler.cli import common
+from bundler.closure import Report, rules, to_json, to_text, verify
+from bundler.errors import ExitCode, InputError
+from bundler.recipe import Accept
+from bundler.subject import Judged, Opener, gather
+from bundler.target import ARCHITECTURES
+
+NAME = "verify"
+GROUP = "build"
+SUMMARY = "prove that bundles load and run nothing from outside"
+EPILOG = """\
+TARGET is a directory (a prefix, or a root file system that has it), an OCI layout, an OCI or Docker archive,
+docker:IMAGE, volume:NAME, or the name of a bundle that was built.  Without --run nothing of it is run.
+
+examples:
+  bundle verify shell
+  bundle verify docker:shell:5.2.37 volume:bundle-runtime-1a2b3c4d5e6f
+  bundle verify --prefix /opt/tools/1 --with runtime ./unpacked
+  bundle verify --run --html matrix.html shell
+  bundle verify --explain needed-by-accident
+
+exit status: 0 in order, 1 not in order, 2 nothing to verify there, 4 the machine lacks something
+"""
+
+
+def configure(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("targets", metavar="TARGET", nargs="*", help="what to verify")
+    parser.add_argument(
+        "--with",
+        metavar="TARGET",
+        dest="others",
+        action="append",
+        default=[],
+        help="where a required bundle is, if not among the built ones",
+    )
+    parser.add_argument("--prefix", metavar="PATH", help="prefix of a target that does not know its own")
+    parser.add_argument(
+        "--arch", choices=sorted(ARCHITECTURES), default="x86_64", help="machine of a directory's files"
+    )
+    parser.add_argument("--deep", action="store_true", help="look for undefined symbols, too")
+    parser.add_argument(
+        "--verbose", action="store_true", help="print information, limits and accepted findings"
+    )
+    parser.add_argument("--explain", metavar="RULE", help="explain a rule, or 'all', and do nothing else")
+    common.add_format(parser)
+    common.add_use(parser)
+
+
+def run(arguments: argparse.Namespace) -> int:
+    if arguments.explain:
+        print(explain(arguments.explain))
+        return ExitCode.DONE
+    if not arguments.targets:
+        raise InputError("there is nothing to verify", hint="name a bundle: bundle verify shell")
+    with ExitStack() as stack:
+        judged = open_all(arguments, stack)
+        reports = [verify(one.tree, one.scope) for one in judged]
+        _print(judged, reports, arguments)
+    return ExitCode.DONE if all(report.ok for report in reports) else ExitCode.NOT_IN_ORDER
+
+
+def open_all(arguments: argparse.Namespace, stack: ExitStack) -> list[Judged]:
+    """The targets of a command line, each with all that it requires."""
+    opener = Opener(
+        stack,
+        arguments.out,
+        lambda: common.engine(arguments),
+        prefix=arguments.prefix,
+        architecture=ARCHITECTURES[arguments.arch],
+    )
+    subjects = [opener.open(target) for target in arguments.targets]
+    others = [opener.open(target) for target in arguments.others]
+    return [
+        gather(subject, opener, [*others, *subjects], accepts_of(subject.name), deep=arguments.deep)
+        for subject in subjects
+    ]
+
+
+def accepts_of(name: str) -> tuple[Accept, ...]:
+    """What the image file of a bundle of ours accepts; a bundle that we do not know accepts nothing."""
+    file = common.CHECKOUT / "images" / f"{name}.toml"
+    if "/" in name or not file.is_file():
+        return ()
+    from bundler.catalogue import Catalogue
+
+    catalogue = Catalogue(
+        recipes=(common.CHECKOUT / "recipes",),
+        images=(common.CHECKOUT / "images",),
+        toolchains=common.CHECKOUT / "toolchain",
+    )
+    return catalogue.bundles[name].accepts
+
+
+def explain(name: str) -> str:
+    """One rule, or all, for people."""
+    known = rules()
+    if name != "all" and name not in known:
+        import difflib
+
+        close = difflib.get_close_matches(name, known, 1)
+        raise InputError(f"there is no rule {name!r}", hint=f"did you mean {close[0]!r}?" if close else None)
+    chosen = known.values() if name == "all" else (known[name],)
+    blocks = []
+    for rule in chosen:
+        lines = [f"{rule.name} ({rule.severity}): {rule.summary}"]
+        for title, text in (("why", rule.explanation), ("do", rule.action)):
+            lines += textwrap.wrap(f"{title}: {text}", 100, initial_indent="  ", subsequent_indent="    ")
+        if rule.strings:
+            lines += textwrap.wrap(
+                f"looks for: {', '.join(rule.strings)}", 100, initial_indent="  ", subsequent_indent="    "
+            )
+        blocks.append("\n".join(lines))
+    return "\n\n".join(blocks)
+
+
+def _print(judged: list[Judged], reports: list[Report], arguments: argparse.Namespace) -> None:
+    for one in judged:
+        for line in one.others:
+            print(f"warning: {line}", file=sys.stderr)
+    if arguments.format == "json":
+        sys.stdout.write(to_json(reports))
+        return
+    for report in reports:
+        sys.stdout.write(to_text(report, verbose=arguments.verbose))
