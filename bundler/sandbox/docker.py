@@ -18,10 +18,13 @@ from bundler.digest import canonical_json, digest_bytes, hex_of
 from bundler.errors import EnvironmentLacks
 from bundler.sandbox.room import HOME, HOST_NAME, LIMITS, UID, Room, top_level
 
+_START = f"unset HOSTNAME; {LIMITS}"
+"""The engine adds that variable by itself."""
+
 _WATCHED = f"""exec 2>&1 3<&0
 (cat <&3 >/dev/null; kill -KILL -1) &
 exec 3<&-
-({LIMITS}; exec "$@" </dev/null) &
+({_START}; exec "$@" </dev/null) &
 wait $!"""
 """The engine would let a container live on when its client is killed.  So one process waits for the end
 of standard input, which comes with the client's, and kills all the others.  Both outputs go one way,
@@ -57,7 +60,7 @@ class DockerSandbox:
         words += ["--volume", f"{room.work}:{HOME}"]
         for mount in sorted(room.mounts, key=lambda mount: mount.target):
             words += ["--volume", f"{mount.source}:{mount.target}" + ("" if mount.writable else ":ro")]
-        script = f'{LIMITS}; exec "$@"' if interactive else _WATCHED
+        script = f'{_START}; exec "$@"' if interactive else _WATCHED
         return [*words, _image_name(top), "/bin/sh", "-c", script, "sh", *argv]
 
     def prepare(self, room: Room) -> None:

@@ -21,6 +21,7 @@ from bundler.errors import BuildError, BundleError, ExitCode, InputError
 from bundler.events import Event, Message, TaskAdvanced, TaskFinished
 from bundler.jobserver import Jobserver
 from bundler.sandbox.bubblewrap import Bubblewrap
+from bundler.sandbox.docker import DockerSandbox
 from bundler.store import Store
 from bundler.tree import Kind
 
@@ -326,3 +327,23 @@ def test_strip_and_hard_links(buildroot: Path, store: Store, tmp_path: Path) -> 
     assert os.path.samefile(tree / "bin/a", tree / "bin/b")
     symbols = subprocess.run(["nm", tree / "lib/a.o"], capture_output=True, text=True, check=True).stdout
     assert " T main" in symbols
+
+
+@pytest.mark.engine
+def test_both_backends_give_the_same_tree(buildroot: Path, tmp_path: Path, docker_host: str) -> None:
+    source = tarball(tmp_path / "a.tar.gz", {"hello": "hi\n", "COPYING": "free\n"})
+    patch = tmp_path / "0001-x.patch"
+    patch.write_text("--- a/hello\n+++ b/hello\n@@ -1 +1 @@\n-hi\n+hello\n")
+    steps = {
+        "look": "env | sort; id; umask; ulimit -n; pwd; hostname; ls /build /tmp",
+        "install": INSTALL + '; cp hello "$DESTDIR$PREFIX/bin"; cd "$DESTDIR$PREFIX"; ln bin/x y',
+    }
+    request = small_request(buildroot, steps, sources=(source,), patches=(patch,))
+    logs, trees = [], []
+    for number, sandbox in enumerate((Bubblewrap(), DockerSandbox())):
+        store = Store(tmp_path / f"cache-{number}")
+        trees.append(build_node(request, store, sandbox, Jobserver(2))[PREFIX])
+        logs.append(store.log_path("small", request.key).read_text())
+        assert not list((store.root / "tmp").iterdir())
+    assert trees[0] == trees[1]
+    assert logs[0] == logs[1]
