@@ -335,7 +335,7 @@ def test_both_backends_give_the_same_tree(buildroot: Path, tmp_path: Path, docke
     patch = tmp_path / "0001-x.patch"
     patch.write_text("--- a/hello\n+++ b/hello\n@@ -1 +1 @@\n-hi\n+hello\n")
     steps = {
-        "look": "env | sort; id; umask; ulimit -n; pwd; hostname; ls /build /tmp",
+        "look": "env | sort; id -u; id -g; umask; ulimit -n; pwd; hostname; ls /build /tmp",
         "install": INSTALL + '; cp hello "$DESTDIR$PREFIX/bin"; cd "$DESTDIR$PREFIX"; ln bin/x y',
     }
     request = small_request(buildroot, steps, sources=(source,), patches=(patch,))
