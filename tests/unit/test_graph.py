@@ -22,7 +22,7 @@ def test_svg_is_well_formed_with_a_box_per_node_and_an_arrow_per_edge() -> None:
     space = "{http://www.w3.org/2000/svg}"
     texts = [text.text for text in root.iter(f"{space}text")]
     assert [node.label for node in NODES if node.label not in texts] == []
-    assert len([p for p in root.findall(f"{space}path")]) == 3
+    assert len(root.findall(f"{space}path")) == 3
 
 
 def test_nothing_to_draw() -> None:
