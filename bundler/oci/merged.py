@@ -44,6 +44,8 @@ class ImageTree:
         self._streams: list[LayerStream] = []
         self._root = _Node(Entry("", Kind.DIRECTORY), -1)
         self._linked: set[tuple[int, int]] = set()
+        self.whiteouts: list[str] = []
+        """Paths that layers of the image delete from those below; a directory's content ends in a slash."""
         try:
             for number, layer in enumerate(image.layers):
                 stream = open_layer(layer, limits)
@@ -112,6 +114,7 @@ class ImageTree:
 
     def _apply(self, number: int, found: Iterator[Member], where: str) -> None:
         added, removed = _sort(found, where)
+        self.whiteouts += removed
         for path in removed:
             self._remove(path)
         for path, member in added.items():

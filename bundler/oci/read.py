@@ -156,7 +156,7 @@ def _index_archive(path: Path, file: IO[bytes], where: str, limits: Limits) -> _
     files: dict[str, FileBlob] = {}
     links: dict[str, str] = {}
     size = os.fstat(file.fileno()).st_size
-    for member in members(open_range(file, 0, size, 1024), size, where=where, limits=limits):
+    for member in members(open_range(file, 0, size), size, where=where, limits=limits):
         entry = member.entry
         if entry.kind is Kind.FILE and entry.hardlink is not None:
             if entry.hardlink in files:

@@ -72,7 +72,7 @@ class _Range(io.RawIOBase):
         return count
 
 
-def open_range(file: IO[bytes], start: int, length: int, buffer: int = 1 << 16) -> BinaryIO:
+def open_range(file: IO[bytes], start: int, length: int, buffer: int = 4096) -> BinaryIO:
     """``length`` bytes of ``file`` from ``start`` as a stream; the file stays open while it is used."""
     return io.BufferedReader(_Range(file, start, length), buffer)
 
