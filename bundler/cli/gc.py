@@ -41,9 +41,12 @@ def run(arguments: argparse.Namespace) -> int:
     except ValueError as error:
         raise InputError(f"--limit {arguments.limit}: not a size", hint="as in 500M or 20G") from error
     store = common.store(common.settings(arguments))
-    if arguments.all:
-        release(store)
-    done = collect(store, limit)
+    try:
+        if arguments.all:
+            release(store)
+        done = collect(store, limit)
+    finally:
+        store.close()
     print(f"{store.root}: {_size(done.before)} before, {_size(done.after)} now, {done.removed} removed")
     return ExitCode.DONE
 
