@@ -18,6 +18,7 @@ from bundler.elf.place import Tier, place
 from bundler.elf.read import ElfFile, file_offset
 from bundler.elf.refuse import refuse
 from bundler.elf.strings import StringTable
+from bundler.elf.symtab import follow
 from bundler.elf.versions import Names, definition_names, need_names
 
 SPARE_TAGS = 8
@@ -54,6 +55,7 @@ def plan_edits(read: ReadAt, facts: ElfFile, edits: Edits) -> Plan:
         moved, dynamic = _set_dynamic(image, wanted, edits)
         pieces += moved
     tier = place(image, pieces, dynamic=dynamic, overlay=edits.overlay)
+    follow(image)
     writes = image.writes()
     return Plan(tier, writes, max(facts.size, *(write.end for write in writes)), wanted)
 
@@ -85,7 +87,7 @@ def _set_dynamic(image: Image, wanted: Wanted, edits: Edits) -> tuple[list[Piece
         pieces = _set_strings(image, entries, edits)
     image.entries = [(tag, value) for tag, value in entries if isinstance(value, int)]
     record = image.layout.dynamic.size
-    if len(image.entries) < image.slots:
+    if len(image.entries) < image.slots or len(image.entries) == len(image.facts.dynamic):
         return pieces, None
     segment = image.segment(f.PT_DYNAMIC)
     if segment is None:

@@ -53,7 +53,7 @@ class ElfFile:
     dynamic: tuple[tuple[int, int], ...] = field(default=(), repr=False)
     """Tags and values in file order, up to and without the first DT_NULL."""
     spare_tags: int = 0
-    """Entries behind the DT_NULL that ends the list, in which more tags find room."""
+    """Entries behind the DT_NULL that ends the list, in which more tags find room; -1: not even a DT_NULL."""
     needed: tuple[str, ...] = ()
     soname: str | None = None
     rpath: str | None = None
@@ -398,8 +398,22 @@ def read_dynamic(
     try:
         end = tags.index(f.DT_NULL)
     except ValueError:
-        raise ElfError("the dynamic section has no end (DT_NULL)") from None
+        if not _is_zero_in_memory(read, segments, dynamic.vaddr + len(data), layout.bits // 8):
+            raise ElfError("the dynamic section has no end (DT_NULL)") from None
+        return tags, numbers[1::2], -1
     return tags[:end], numbers[1 : 2 * end : 2], _spare(numbers[2 * end + 2 :])
+
+
+def _is_zero_in_memory(read: ReadAt, segments: tuple[Segment, ...], address: int, size: int) -> bool:
+    """Whether a loaded segment has zeros at an address, from the file or as it has none there.
+
+    ``ld --spare-dynamic-tags=0`` writes no DT_NULL: the loader reads on, and ends at what follows.
+    """
+    for segment in segments:
+        inside = address - segment.vaddr
+        if segment.type == f.PT_LOAD and inside >= 0 and inside + size <= segment.memsz:
+            return not read(segment.offset + inside, max(0, min(size, segment.filesz - inside))).strip(b"\0")
+    return False
 
 
 def _spare(rest: tuple[int, ...]) -> int:

@@ -120,7 +120,7 @@ HOSTILE = {
     "an interpreter without end": broken(Forged(), (64 + 56 + 32, U64(5))),
     "an interpreter outside": broken(Forged(), (64 + 56 + 8, U64(1 << 40))),
     "a needed name far away": forge(Forged(extra_tags=((1, 1 << 60),))),
-    "no end of the dynamic section": forge(Forged(spare=-1)),
+    "no end of the dynamic section": broken(Forged(spare=-1, sections=False, payload=b"\1" * 64, tight=True)),
     "a string table far away": forge(Forged(extra_tags=((5, 1 << 60),))),
     "a string table too long": forge(Forged(extra_tags=((10, 1 << 40),))),
     "versions far away": forge(Forged(extra_tags=((0x6FFFFFFE, 1 << 50),))),

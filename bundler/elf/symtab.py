@@ -1,0 +1,42 @@
+"""The full symbol table, where a file still has one: symbols of sections that moved follow them.
+
+Nothing that runs looks at it, but debuggers and ``eu-elflint`` do: ``_DYNAMIC`` is such a symbol.
+"""
+
+from __future__ import annotations
+
+from array import array
+from sys import byteorder
+
+from bundler.elf import format as f
+from bundler.elf.image import Image
+from bundler.elf.pieces import MAX_TABLE
+
+
+def follow(image: Image) -> None:
+    """Give symbols in sections that moved their new addresses."""
+    shifts = {
+        index: new.addr - old.addr
+        for index, (old, new) in enumerate(zip(image.original_sections(), image.sections, strict=True))
+        if new.addr != old.addr
+    }
+    if not shifts:
+        return
+    for section in image.sections:
+        if section.type == f.SHT_SYMTAB and section.size <= MAX_TABLE and section.offset < image.facts.size:
+            _follow(image, image.read(section.offset, section.size), section.offset, shifts)
+
+
+def _follow(image: Image, data: bytes, offset: int, shifts: dict[int, int]) -> None:
+    # Elf64_Sym has st_shndx at 6 and st_value at 8 of 24 bytes, Elf32_Sym at 14 and 4 of 16.
+    step, index_at, value_at = (24, 6, 8) if image.layout.bits == 64 else (16, 14, 4)
+    word = image.layout.word
+    halves = array("H", data[: len(data) - len(data) % step])
+    if image.layout.byte_order != byteorder:
+        halves.byteswap()
+    for number, section in enumerate(halves[index_at // 2 :: step // 2]):
+        if section in shifts:
+            at = number * step + value_at
+            (value,) = word.unpack_from(data, at)
+            if value:
+                image.write(offset + at, word.pack((value + shifts[section]) % (1 << image.layout.bits)))
