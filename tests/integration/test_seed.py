@@ -110,7 +110,7 @@ class Seed:
     def run(self, script: str, *, base: Path | None = None, bundles: bool = True) -> str:
         words = self.command(script, base=base, bundles=bundles)
         done = subprocess.run(words, capture_output=True, text=True, check=False)
-        assert done.returncode == 0, done.stderr + done.stdout
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout
         return done.stdout
 
 
