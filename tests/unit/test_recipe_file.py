@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import textwrap
 from pathlib import Path
@@ -231,6 +232,52 @@ def test_the_scripts_are_sound_shell(name: str) -> None:
     for step in recipe(HEAD + f'[build]\nstyle = "{name}"\ninstall = ["a b"]').steps:
         done = subprocess.run(["sh", "-n"], input=step.script, text=True, capture_output=True)
         assert done.stderr == ""
+
+
+CONFIGURE = """\
+#!/bin/sh
+printf '%s\\n' "$@" > options
+cp "$(dirname "$0")/Makefile" . 2>/dev/null || :
+"""
+MAKEFILE = """\
+all:
+\techo "$(PREFIX) $(X)" > tool
+install: all
+\tmkdir -p $(DESTDIR)/.deps/x/1/bin
+\tcp tool $(DESTDIR)/.deps/x/1/bin/
+"""
+
+
+@pytest.mark.parametrize(("style", "directory"), [("make", "."), ("autotools", "."), ("autotools", "a/b")])
+def test_the_scripts_do_what_they_say(style: str, directory: str, tmp_path: Path) -> None:
+    source, out = tmp_path / "source", tmp_path / "out"
+    source.mkdir()
+    (source / "configure").write_text(CONFIGURE)
+    (source / "configure").chmod(0o755)
+    (source / "Makefile").write_text(MAKEFILE)
+    environment = {
+        "PATH": os.environ["PATH"],
+        "PREFIX": "/.deps/x/1",
+        "DESTDIR": str(out),
+        "TRIPLET": "x86_64-linux-gnu",
+    }
+    options = 'configure = ["--with-a=b c"]' if style == "autotools" else ""
+    text = f'[build]\nstyle = "{style}"\ndirectory = "{directory}"\nmake = ["X=$PREFIX/y z"]\n{options}'
+    for step in recipe(HEAD + text).steps:
+        subprocess.run(["sh", "-eu"], input=step.script, text=True, cwd=source, env=environment, check=True)
+    assert (out / ".deps/x/1/bin/tool").read_text() == "/.deps/x/1 /.deps/x/1/y z\n"
+    if style == "autotools":
+        assert (source / directory / "options").read_text().splitlines() == [
+            "--build=x86_64-linux-gnu",
+            "--prefix=/.deps/x/1",
+            "--libdir=/.deps/x/1/lib",
+            "--sysconfdir=/.deps/x/1/etc",
+            "--localstatedir=/.deps/x/1/var",
+            "--disable-dependency-tracking",
+            "--enable-shared",
+            "--disable-static",
+            "--with-a=b c",
+        ]
 
 
 def test_words_and_directory() -> None:
