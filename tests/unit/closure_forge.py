@@ -108,7 +108,13 @@ def forge(spec: Forged) -> bytes:
         offsets[name] = at + len(body)
         body += data + bytes(-len(data) % 8)
     dynamic_at = at + len(body)
-    tags += [(4, offsets["hash"]), (5, offsets["strings"]), (6, offsets["symbols"]), (10, len(strings)), (11, 24)]
+    tags += [
+        (4, offsets["hash"]),
+        (5, offsets["strings"]),
+        (6, offsets["symbols"]),
+        (10, len(strings)),
+        (11, 24),
+    ]
     if needs:
         tags += [(0x6FFFFFFE, offsets["needs"]), (0x6FFFFFFF, len(by_file))]
     if definitions:
@@ -157,7 +163,13 @@ class Real:
 def real_list(path: Path) -> Real:
     """``ld.so --list`` without its cache and without the environment."""
     done = subprocess.run(
-        [LOADER, "--inhibit-cache", "--list", path], capture_output=True, text=True, env={}, check=False, cwd="/", timeout=20
+        [LOADER, "--inhibit-cache", "--list", path],
+        capture_output=True,
+        text=True,
+        env={},
+        check=False,
+        cwd="/",
+        timeout=20,
     )
     names, missing = [], []
     for line in done.stdout.splitlines():
