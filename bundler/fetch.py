@@ -56,13 +56,15 @@ class Fetcher:
         offline: bool = False,
         sink: Sink = ignore,
         settings: NetworkSettings | None = None,
+        stop: threading.Event | None = None,
     ) -> None:
+        """``stop`` ends all downloads when it is set: what arrived is kept."""
         self._sources = cache / "sources"
         self._settings = settings or network_settings()
         self._offline = offline
         self._sink = sink
         self._local = threading.local()
-        self._stop = threading.Event()
+        self._stop = stop or threading.Event()
         self._unreachable: set[str] = set()
         """Hosts that could not be reached: asked last from then on, for each may cost a timeout."""
 

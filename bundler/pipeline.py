@@ -242,7 +242,9 @@ class _Work:
         from bundler.fetch import Fetcher
 
         settings = self.pipeline.settings
-        return Fetcher(settings.cache, offline=settings.offline, sink=self.pipeline.sink)
+        return Fetcher(
+            settings.cache, offline=settings.offline, sink=self.pipeline.sink, stop=self.options.stop
+        )
 
     def _make_buildroot(self) -> Path:
         from bundler.buildroot import make_buildroot

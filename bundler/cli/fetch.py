@@ -42,6 +42,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     settings = common.settings(arguments)
     known = common.catalogue(settings)
+    common.store(settings).open()  # so that nobody clears the cache meanwhile
     with renderer(arguments.progress) as sink:
         fetcher = Fetcher(settings.cache, offline=settings.offline, sink=sink)
         if arguments.update_hash:

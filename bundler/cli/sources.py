@@ -45,6 +45,7 @@ def run(arguments: argparse.Namespace) -> int:
     out = arguments.to or Path(f"{arguments.bundles[0]}-sources")
     if out.exists():
         raise InputError("is there already", where=str(out), hint="name a new directory with --to")
+    common.store(settings).open()  # so that nobody clears the cache meanwhile
     plan = common.plan(settings, known, arguments.bundles)
     chosen = dict.fromkeys(arguments.bundles)
     if not arguments.only:

@@ -353,6 +353,24 @@ def test_the_same_source_by_many_is_fetched_once(server: Server, tmp_path: Path)
     assert leftovers(tmp_path) == []
 
 
+def test_stop_ends_a_download_and_keeps_what_arrived(server: Server, tmp_path: Path) -> None:
+    stop = threading.Event()
+
+    def endless(handler: Handler) -> None:
+        handler.send_response(200)
+        handler.end_headers()
+        with contextlib.suppress(OSError):
+            while True:
+                handler.wfile.write(bytes(1000))
+                stop.set()
+
+    server.answers["/x"] = endless
+    stopped = Fetcher(tmp_path / "cache", settings=SETTINGS, stop=stop)
+    with pytest.raises(KeyboardInterrupt):
+        stopped.fetch(source(server.url + "/x"))
+    assert leftovers(tmp_path) == [digest().removeprefix("sha256:")]
+
+
 def test_offline(server: Server, tmp_path: Path) -> None:
     server.answers["/x"] = gives(CONTENT)
     wanted = source(server.url + "/x")
