@@ -27,6 +27,12 @@ def follow(image: Image) -> None:
             _follow(image, image.read(section.offset, section.size), section.offset, shifts)
 
 
+def _dynamic_shift(image: Image) -> tuple[int, int]:
+    """Old address of the dynamic section, and how far it moved: on some machines ``_DYNAMIC`` is absolute."""
+    old = next(segment.vaddr for segment in image.facts.segments if segment.type == f.PT_DYNAMIC)
+    return old, image.dynamic_at[1] - old
+
+
 def _follow(image: Image, data: bytes, offset: int, shifts: dict[int, int]) -> None:
     # Elf64_Sym has st_shndx at 6 and st_value at 8 of 24 bytes, Elf32_Sym at 14 and 4 of 16.
     step, index_at, value_at = (24, 6, 8) if image.layout.bits == 64 else (16, 14, 4)
@@ -34,9 +40,14 @@ def _follow(image: Image, data: bytes, offset: int, shifts: dict[int, int]) -> N
     halves = array("H", data[: len(data) - len(data) % step])
     if image.layout.byte_order != byteorder:
         halves.byteswap()
+    dynamic, dynamic_shift = _dynamic_shift(image)
     for number, section in enumerate(halves[index_at // 2 :: step // 2]):
-        if section in shifts:
+        if section in shifts or (section == _SHN_ABS and dynamic_shift):
             at = number * step + value_at
             (value,) = word.unpack_from(data, at)
-            if value:
-                image.write(offset + at, word.pack((value + shifts[section]) % (1 << image.layout.bits)))
+            shift = shifts.get(section, dynamic_shift if value == dynamic else 0)
+            if value and shift:
+                image.write(offset + at, word.pack((value + shift) % (1 << image.layout.bits)))
+
+
+_SHN_ABS = 0xFFF1
