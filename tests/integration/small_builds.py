@@ -27,7 +27,9 @@ def busybox_root(root: Path) -> Path:
     for name in ("hosts", "hostname", "resolv.conf"):
         (root / "etc" / name).touch()
     shutil.copy(busybox, root / "usr/bin/busybox")
-    (root / "bin").symlink_to("usr/bin")
+    for name in ("bin", "lib", "lib64"):
+        (root / "usr" / name).mkdir(exist_ok=True)
+        (root / name).symlink_to(f"usr/{name}")
     for name in commands:
         if name != "busybox":
             (root / "usr/bin" / name).symlink_to("busybox")
