@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import pty
 import shutil
 import subprocess
+import sys
 import threading
 import time
 from collections.abc import Sequence
@@ -347,3 +349,49 @@ def test_both_backends_give_the_same_tree(buildroot: Path, tmp_path: Path, docke
         assert not list((store.root / "tmp").iterdir())
     assert trees[0] == trees[1]
     assert logs[0] == logs[1]
+
+
+DEBUG = """
+import sys
+from pathlib import Path
+from small_builds import small_request
+from bundler.build import BuildOptions, build_node
+from bundler.errors import BuildError
+from bundler.jobserver import Jobserver
+from bundler.sandbox.bubblewrap import Bubblewrap
+from bundler.store import Store
+
+request = small_request(Path(sys.argv[1]), {"build": "echo here >trace; false"})
+try:
+    options = BuildOptions(debug_shell=True)
+    build_node(request, Store(Path(sys.argv[2])), Bubblewrap(), Jobserver(1), options=options)
+except BuildError as error:
+    print(error.message)
+"""
+
+
+def test_debug_shell(buildroot: Path, tmp_path: Path) -> None:
+    """On a terminal, as a user has it."""
+    here = Path(__file__).parent
+    master, terminal = pty.openpty()
+    process = subprocess.Popen(
+        [sys.executable, "-c", DEBUG, buildroot, tmp_path / "cache"],
+        env={**os.environ, "PYTHONPATH": f"{here}:{here.parents[1]}", "TERM": "dumb"},
+        stdin=terminal,
+        stdout=terminal,
+        stderr=terminal,
+        start_new_session=True,
+    )
+    os.close(terminal)
+    os.write(master, b"cat trace; echo $TERM $MAKEFLAGS; exit 3\n")
+    heard = b""
+    with process:
+        while True:
+            try:
+                data = os.read(master, 4096)
+            except OSError:  # EIO: nobody has the terminal open any more.
+                break
+            heard += data
+    os.close(master)
+    assert b"here\r\ndumb -j1\r\n" in heard
+    assert b"small 1.0: the step 'build' failed (exit status 1)" in heard
