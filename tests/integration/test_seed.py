@@ -248,7 +248,9 @@ def test_nothing_of_the_host_is_looked_at(seed: Seed, decoys: Path) -> None:
     gcc -Wall hello.c -o hello -lm; ./hello
     g++ -O2 -flto hello.cc -o hellocc; ./hellocc
     gcc -print-file-name=libgfortran.so
-    ar rc libempty.a; as --version >/dev/null; objdump -d hello >/dev/null; cpp -v </dev/null 2>/dev/null
+    gcc -flto -c hello.c; ar rc liblto.a hello.o; gcc-ar rc liblto.a hello.o; nm liblto.a >/dev/null
+    gcc -flto -Wl,--whole-archive liblto.a -Wl,--no-whole-archive -lm -o hello; strip hello; ./hello
+    as --version >/dev/null; objdump -d hello >/dev/null; cpp -v </dev/null 2>/dev/null
     gcc nowhere.c || true
     """
     trace = seed.work / "trace"
