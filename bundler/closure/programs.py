@@ -16,18 +16,29 @@ Key = tuple[str, str, str]
 """Path of the requester, rule, subject: what many programs have in common is reported once."""
 
 
-def check_closure(closure: Closure, scope: Scope, seen: set[Key]) -> Iterator[Violation]:
-    """Judge what one object loads; findings whose key is in ``seen`` are left out, new ones added to it."""
+def check_closure(
+    closure: Closure, scope: Scope, seen: set[Key], found: set[tuple[str, str]]
+) -> Iterator[Violation]:
+    """Judge what one object loads; findings whose key is in ``seen`` are left out, new ones added to it.
+
+    ``found`` collects who finds which needed name: a library that finds it in the programs that load it,
+    and not by itself, works by accident.
+    """
     objects = closure.objects
     for problem in closure.problems:
         requester = objects[problem.requester]
-        if _new(seen, requester.path, problem.rule, problem.subject):
+        if problem.rule == "needed-missing" and (requester.path, problem.subject) in found:
+            if _new(seen, requester.path, "needed-by-accident", problem.subject):
+                message = f"{problem.subject} is found only by way of the programs that load this library"
+                yield finding("needed-by-accident", "/" + requester.path, message)
+        elif _new(seen, requester.path, problem.rule, problem.subject):
             chain = (*closure.chain(problem.requester), problem.subject)
             yield finding(problem.rule, "/" + requester.path, problem.message, chain)
     for lookup in closure.lookups:
         if lookup.target is None:
             continue
         requester, target = objects[lookup.requester], objects[lookup.target]
+        found.add((requester.path, lookup.needed))
         if lookup.accident and _new(seen, requester.path, "needed-by-accident", lookup.needed):
             message = f"{lookup.needed} is found only because {target.name} was loaded before"
             chain = (*closure.chain(lookup.requester), lookup.needed)

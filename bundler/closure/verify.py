@@ -22,6 +22,9 @@ from bundler.errors import BundleError, InputError, raise_all
 from bundler.globs import matches
 from bundler.tree import Entry, FileTree, Kind, walk
 
+MAX_LOOKUPS_IN_ALL = 8_000_000
+"""Needed names that are looked up in one verification: about a minute's work, and 100 large bundles."""
+
 
 class MissingBundle(InputError):
     """A prefix that the scope allows is not in the tree: nothing can be said about what is in it."""
@@ -91,6 +94,7 @@ class _Run:
 
     def _check_loading(self) -> Iterator[Violation]:
         seen: set[Key] = set()
+        found: set[tuple[str, str]] = set()
         loaders = Loaders(self.files, _default_loader(self.files, self.scope))
         # Programs first: the chain of a finding then begins where somebody starts something.
         for path, facts in sorted(self.objects.items(), key=lambda item: item[1].is_library):
@@ -98,9 +102,13 @@ class _Run:
                 continue
             closure = loaders.load(path, facts)
             self.counts["look-ups"] += len(closure.lookups)
-            yield from check_closure(closure, self.scope, seen)
+            if self.counts["look-ups"] > MAX_LOOKUPS_IN_ALL:
+                message = f"takes more than {MAX_LOOKUPS_IN_ALL} look-ups: none was done after /{path}"
+                yield finding("closure-too-large", self.scope.prefix, message)
+                return
+            yield from check_closure(closure, self.scope, seen, found)
             for level in loaders.levels(facts)[1:]:
-                yield from check_closure(loaders.load(path, facts, level=level), self.scope, seen)
+                yield from check_closure(loaders.load(path, facts, level=level), self.scope, seen, found)
             if any(name.startswith("/") for name in facts.needed):
                 yield from check_order(closure, loaders.load(path, facts, as_if=by_search(facts)))
             if facts.dlopen_notes:

@@ -36,6 +36,10 @@ class Forged:
     osabi: int = 0
     type: int = 3
     relr: bool = False
+    textrel: bool = False
+    audit: str | None = None
+    note: tuple[int, bytes, bytes] | None = None
+    """Type, owner with its final zero, and description."""
 
 
 def elf_hash(name: str) -> int:
@@ -57,12 +61,14 @@ def forge(spec: Forged) -> bytes:
         return at
 
     tags: list[tuple[int, int]] = [(1, string(name)) for name in spec.needed]
-    for tag, text in ((14, spec.soname), (15, spec.rpath), (29, spec.runpath)):
+    for tag, text in ((14, spec.soname), (15, spec.rpath), (29, spec.runpath), (0x6FFFFEFC, spec.audit)):
         if text is not None:
             tags.append((tag, string(text)))
     for tag, text in ((0x7FFFFFFD, spec.auxiliary), (0x7FFFFFFF, spec.filter)):
         if text is not None:
             tags.append((tag, string(text)))
+    if spec.textrel:
+        tags.append((22, 0))
     flags_1 = (0x800 if spec.nodeflib else 0) | (0x08000000 if spec.pie else 0)
     if flags_1:
         tags.append((0x6FFFFFFB, flags_1))
@@ -98,9 +104,10 @@ def forge(spec: Forged) -> bytes:
         "needs": bytes(needs),
         "definitions": bytes(definitions),
         "relr": bytes(8),
+        "note": _note(*spec.note) if spec.note else b"",
         "interpreter": (spec.interpreter or "").encode() + b"\0",
     }
-    segments = 3 + (spec.interpreter is not None)
+    segments = 3 + (spec.interpreter is not None) + (spec.note is not None)
     at = 64 + 56 * segments
     offsets = {}
     body = bytearray()
@@ -140,7 +147,15 @@ def forge(spec: Forged) -> bytes:
     table += segment(1, 6, 0, size, PAGE)
     table += segment(2, 6, dynamic_at, len(dynamic), 8)
     table += segment(0x6474E551, 6, 0, 0, 16)
+    if spec.note is not None:
+        table += segment(4, 4, offsets["note"], len(parts["note"]), 4)
     return header + table + bytes(body) + dynamic
+
+
+def _note(kind: int, owner: bytes, description: bytes) -> bytes:
+    head = struct.pack("<III", len(owner), len(description), kind) + owner
+    head += bytes(-len(head) % 4) + description
+    return head + bytes(-len(head) % 4)
 
 
 def write(path: Path, spec: Forged | bytes) -> Path:
