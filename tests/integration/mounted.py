@@ -1,0 +1,113 @@
+"""The real bundles, built by the pipeline and mounted at their prefixes in foreign roots.
+
+Namespaces stand for containers here: they start in milliseconds, so that every command can be tried in
+every root.  ``test_use_*.py`` hold that Docker and podman show bundles the same way.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from tempfile import mkdtemp
+
+from bundler.pipeline import Pipeline
+from bundler.recipe import Bundle
+from bundler.settings import Settings, cache_directory
+from bundler.target import parse_target
+
+CHECKOUT = Path(__file__).parents[2]
+BUNDLES = ("runtime", "shell", "libs", "base", "gitartifact")
+
+HOSTILE = {
+    "LD_LIBRARY_PATH": "/lib:/usr/lib:/usr/lib/x86_64-linux-gnu",
+    "LANG": "de_DE.UTF-8",
+    "LOCPATH": "/usr/lib/locale",
+    "TERMINFO_DIRS": "/nowhere",
+}
+"""What a container may have set, and programs of another libc must bear."""
+
+
+@dataclass(frozen=True)
+class Mounted:
+    """Bundles by name, the trees that lie at their prefixes, and a directory that programs see as /w."""
+
+    bundles: Mapping[str, Bundle]
+    prefixes: Mapping[str, str]
+    trees: Mapping[str, Path]
+    work: Path
+    root: Path | None = None
+    environment: Mapping[str, str] = field(default_factory=dict)
+    uid: int = 0
+    network: bool = False
+
+    def path(self, bundle: str, below: str) -> str:
+        return f"{self.prefixes[bundle]}/{below}"
+
+    def words(self) -> list[str]:
+        """bwrap's words for a container of ``root`` (empty without one), read-only but for /w and /tmp."""
+        path = ":".join(f"{prefix}/bin" for prefix in reversed(self.prefixes.values()))
+        words = ["bwrap", "--unshare-all", "--clearenv", "--die-with-parent"]
+        words += ["--share-net"] if self.network else []
+        words += ["--uid", str(self.uid), "--gid", str(self.uid)] if self.uid else []
+        for name, value in {"PATH": path, "HOME": "/w", **self.environment}.items():
+            words += ["--setenv", name, value]
+        for entry in sorted(self.root.iterdir()) if self.root else ():
+            if entry.is_symlink():
+                words += ["--symlink", str(entry.readlink()), f"/{entry.name}"]
+            elif entry.name not in ("proc", "dev", "tmp"):
+                words += ["--ro-bind", str(entry), f"/{entry.name}"]
+        for name, tree in self.trees.items():
+            words += ["--ro-bind", str(tree), self.prefixes[name]]
+        words += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--bind", str(self.work), "/w"]
+        return [*words, "--remount-ro", "/", "--chdir", "/w"]
+
+    def attempt(self, argv: Sequence[str], stdin: str = "") -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*self.words(), *argv], input=stdin, capture_output=True, text=True, check=False, timeout=300
+        )
+
+    def bash(self, script: str) -> str:
+        """What bash's ``script`` prints; it must succeed, and have nothing to complain of."""
+        done = self.attempt([self.path("shell", "bin/bash"), "-euc", script])
+        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+        return done.stdout
+
+
+@cache
+def _built() -> tuple[Mapping[str, Bundle], Mapping[str, str], Mapping[str, Path]]:
+    settings = Settings(
+        cache=cache_directory(),
+        recipes=(CHECKOUT / "recipes",),
+        images=(CHECKOUT / "images",),
+        toolchains=CHECKOUT / "toolchain",
+        toolchain="seed",
+        target=parse_target(),
+        out=Path(mkdtemp(prefix="bundles-")),
+        jobs=2,
+    )
+    pipeline = Pipeline(settings, ["gitartifact"])
+    pipeline.build()
+    planned = {name: pipeline.plan.bundles[name] for name in BUNDLES}
+    return (
+        {name: plan.bundle for name, plan in planned.items()},
+        {name: plan.prefix for name, plan in planned.items()},
+        {
+            name: pipeline.store.union([part.tree for part in pipeline.parts(plan)])
+            for name, plan in planned.items()
+        },
+    )
+
+
+def mount(work: Path, root: Path | None = None, names: Sequence[str] = BUNDLES) -> Mounted:
+    """The bundles ``names`` of BUNDLES in a container of ``root``; builds what the cache lacks."""
+    bundles, prefixes, trees = _built()
+    return Mounted(
+        {name: bundles[name] for name in names},
+        {name: prefixes[name] for name in names},
+        {name: trees[name] for name in names},
+        work,
+        root,
+    )
