@@ -85,19 +85,31 @@ def run_with(engine: Engine, request: Request, bundles: Sequence[Packed], volume
     try:
         status = engine.attach(container, interactive=request.interactive)
         if status == 0 and request.commit is not None:
-            commit_without_trace(engine, container, base, request.commit)
+            binds = [bind.split(":")[1] for bind in request.binds]
+            commit_without_trace(engine, container, base, request.commit, further=binds)
         return status
     finally:
         engine.remove(container)
 
 
 def commit_without_trace(
-    engine: Engine, container: str, base: EngineImage, reference: str, *, root: str = DEFAULT_ROOT
+    engine: Engine,
+    container: str,
+    base: EngineImage,
+    reference: str,
+    *,
+    root: str = DEFAULT_ROOT,
+    further: Iterable[str] = (),
 ) -> Digest:
-    """Make an image of a container with the configuration and layers of its base, and return its ID."""
+    """Make an image of a container with the configuration and layers of its base, and return its ID.
+
+    ``further`` are mount points besides those of bundles, which lie below ``root``.
+    """
     committed = engine.commit(container)
     try:
-        done = scrub_in_engine(engine, str(committed), reference, root, base=base, restore=True)
+        done = scrub_in_engine(
+            engine, str(committed), reference, root, base=base, restore=True, further=further
+        )
     finally:
         kept = engine.image(reference)
         if kept is None or kept.id != committed:
@@ -113,13 +125,14 @@ def scrub_in_engine(
     *,
     base: EngineImage | None = None,
     restore: bool | None = None,
+    further: Iterable[str] = (),
 ) -> Scrubbed:
     """Scrub an image of the engine, and name the outcome ``reference``."""
     with tempfile.TemporaryDirectory(prefix="bundle-") as work:
         file = Path(work) / "image.tar"
         engine.save(image, file)
         below = None if base is None else Base(len(base.diff_ids), _said(base))
-        done = scrub(open_image(file), root=root, base=below, restore=restore)
+        done = scrub(open_image(file), root=root, base=below, restore=restore, further=further)
         if done.changes:
             load_image(engine, done.image, reference)
         else:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from bundler.oci.parse import load_object, parse_config
 from bundler.oci.stream import LayerStream, open_layer
 from bundler.oci.tar import members
 from bundler.traces import clean_config, clean_inner, describe, is_commit, mount_points
-from bundler.tree import Entry, Kind
+from bundler.tree import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +36,7 @@ class Scrubbed:
 
 @dataclass(frozen=True, slots=True)
 class FilteredBlob:
-    """A layer's tar without some of its directories.  All other bytes stay as they are."""
+    """A layer's tar without some of its entries, empty ones.  All other bytes stay as they are."""
 
     layer: Layer
     drop: frozenset[str]
@@ -61,7 +61,7 @@ class FilteredBlob:
             for member in members(tar, stream.length, where=f"layer {self.layer.diff_id}"):
                 size = member.entry.size
                 end = member.offset + size + padding(size)
-                if member.entry.kind is Kind.DIRECTORY and member.entry.path in self.drop:
+                if member.entry.path in self.drop:
                     if at > kept:
                         yield kept, at
                     kept = end
@@ -69,9 +69,17 @@ class FilteredBlob:
         yield kept, stream.length
 
 
-def scrub(image: Image, *, root: str, base: Base | None = None, restore: bool | None = None) -> Scrubbed:
+def scrub(
+    image: Image,
+    *,
+    root: str,
+    base: Base | None = None,
+    restore: bool | None = None,
+    further: Iterable[str] = (),
+) -> Scrubbed:
     """``image`` without mount points below ``root`` and without what mounting left in its configuration.
 
+    ``further`` are other paths where something was mounted: what is empty there goes, too.
     With ``base``, its layers are left alone, and (``restore``; None: if the image was committed from a
     container) its configuration becomes the base's.  Raises InputError for damaged layers.
     """

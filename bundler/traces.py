@@ -23,40 +23,50 @@ Inner = Mapping[str, Any]
 
 
 def mount_points(
-    layers: Sequence[Sequence[Entry]], root: str, *, kept: int = 0, engine: bool = False
+    layers: Sequence[Sequence[Entry]],
+    root: str,
+    *,
+    kept: int = 0,
+    engine: bool = False,
+    further: Iterable[str] = (),
 ) -> list[frozenset[str]]:
-    """For each layer, the paths of directory entries that are there for a mount only.
+    """For each layer, the paths of entries that are there for a mount only.
 
-    Those are ``root`` and what lies below it, where no layer has anything but directories there.  The
-    lowest ``kept`` layers stay as they are; with ``engine``, empty :data:`ENGINE_DIRECTORIES` that those
-    lack are found, too.
+    Those are ``root`` and the directories below it, where no layer has anything but directories there.
+    The lowest ``kept`` layers stay as they are.  What those lack, is empty, and is one of
+    :data:`ENGINE_DIRECTORIES` (with ``engine``) or of the mount points ``further`` with their parents is
+    found, too; of these, a file may be empty as well.
     """
     root = root.strip("/")
+    points = {path.strip("/") for path in further}
+    exact = {*points, *(parent for path in points for parent in parents(path))}
+    exact |= {*ENGINE_DIRECTORIES} if engine else set()
+    below = {entry.path: entry for entries in layers[:kept] for entry in entries}
     occupied: set[str] = set()
-    below: dict[str, Entry] = {}
-    for number, entries in enumerate(layers):
-        for entry in entries:
-            if entry.kind is not Kind.DIRECTORY:
-                occupied.update(parents(entry.path))
-                occupied.add(entry.path)
-            if number < kept:
-                below[entry.path] = entry
-    found = []
-    for number, entries in enumerate(layers):
-        if number < kept:
-            found.append(frozenset[str]())
-            continue
-        here = {
-            entry.path
-            for entry in entries
-            if entry.kind is Kind.DIRECTORY
-            and (is_below(entry.path, root) or (engine and entry.path in ENGINE_DIRECTORIES))
-            and (_alike(entry, below[entry.path]) if entry.path in below else entry.path not in occupied)
-        }
-        kept_paths = [entry.path for entry in entries if entry.path not in here]
-        needed = {parent for path in kept_paths for parent in parents(path)}
+    for entry in (entry for entries in layers for entry in entries):
+        if entry.kind is not Kind.DIRECTORY and not (entry.path in points and _is_empty_file(entry)):
+            occupied.update(parents(entry.path))
+            occupied.add(entry.path)
+
+    def is_for_a_mount(entry: Entry) -> bool:
+        if entry.kind is not Kind.DIRECTORY:
+            return entry.path in points and entry.path not in below and _is_empty_file(entry)
+        if not (is_below(entry.path, root) or entry.path in exact):
+            return False
+        if entry.path in below:
+            return _alike(entry, below[entry.path])
+        return entry.path not in occupied
+
+    found = [frozenset[str]()] * kept
+    for entries in layers[kept:]:
+        here = {entry.path for entry in entries if is_for_a_mount(entry)}
+        needed = {parent for entry in entries if entry.path not in here for parent in parents(entry.path)}
         found.append(frozenset(here - needed))
     return found
+
+
+def _is_empty_file(entry: Entry) -> bool:
+    return entry.kind is Kind.FILE and not entry.size and entry.hardlink is None
 
 
 def _alike(one: Entry, other: Entry) -> bool:

@@ -77,3 +77,17 @@ def bundle(dockerd: Dockerd, sample_bundles: Path) -> Bundle:
 def podman_bundle(podman: PrivatePodman, sample_bundles: Path) -> Bundle:
     """The same with the session's podman."""
     return Bundle(sample_bundles, {**podman.environment, "BUNDLE_ENGINE": "podman"})
+
+
+@pytest.fixture(scope="session")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
+    """``built("shell")`` builds that bundle and what it requires, from the cache what is there, and is the
+    directory with their layouts (what ``--out`` names)."""
+    out = tmp_path_factory.mktemp("built") / "out"
+
+    @cache
+    def make(name: str) -> Path:
+        Bundle(out, {})("build", name, "--out", str(out), "--progress", "plain")
+        return out
+
+    return make

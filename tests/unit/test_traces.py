@@ -47,6 +47,19 @@ def test_mount_points(layers: list[str], kept: int, expected: list[str]) -> None
     assert [" ".join(sorted(paths)) for paths in found] == expected
 
 
+def test_further_mount_points() -> None:
+    layers = ["srv/ srv/data/", "srv/ srv/data/ from/ a/ a/b/ c/ c/file made"]
+    found = mount_points(
+        [layer(text) for text in layers],
+        ROOT,
+        kept=1,
+        further=["/from", "/a/b", "/c/file", "/srv/data", "/made"],
+    )
+    assert sorted(found[1]) == ["a", "a/b", "c", "c/file", "from", "made", "srv", "srv/data"]
+    full = [layer("srv/"), [*layer("from/ from/x/ a/"), Entry("a/b", Kind.FILE, size=1)]]
+    assert mount_points(full, ROOT, kept=1, further=["/from", "/a/b"])[1] == frozenset()
+
+
 @pytest.mark.parametrize(
     ("inner", "base", "cleaned"),
     [
