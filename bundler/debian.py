@@ -25,6 +25,9 @@ MIRRORS_VARIABLE = "BUNDLE_DEBIAN_MIRRORS"
 KEYRING = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 """Keys of Debian's archive, from the package debian-archive-keyring."""
 
+KEYRING_VARIABLE = "BUNDLE_DEBIAN_KEYRING"
+"""Environment variable: the keyring of those who may sign, for an archive of one's own."""
+
 _ONE_LINE = re.compile(r"(?P<type>deb|deb-src)\s+(?:\[(?P<options>[^\]]*)\]\s+)?(?P<rest>\S.*)")
 _SCHEMES = ("http://", "https://", "file:/")
 
@@ -165,10 +168,11 @@ def open_archive(
     lists = state / "lists"
     (lists / "partial").mkdir(parents=True, exist_ok=True)
     (state / "cache/archives/partial").mkdir(parents=True, exist_ok=True)
+    keyring = Path(os.environ.get(KEYRING_VARIABLE) or KEYRING)
     configuration = state / "sources.list"
     root = _in_order("", mirrors(apt))[0]
     configuration.write_text(
-        "".join(f"{kind} [signed-by={KEYRING}] {root} {suite} main\n" for kind in ("deb", "deb-src"))
+        "".join(f"{kind} [signed-by={keyring}] {root} {suite} main\n" for kind in ("deb", "deb-src"))
     )
     options = {
         "APT::Architecture": architecture.debian,
@@ -195,7 +199,7 @@ def open_archive(
             where=root,
             why=(done.stderr or done.stdout).decode("utf-8", "replace").strip(),
         )
-    return read_archive(suite, lists)
+    return read_archive(suite, lists, keyring=keyring)
 
 
 def read_archive(suite: str, lists: Path, *, keyring: Path = KEYRING) -> Archive:
