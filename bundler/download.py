@@ -277,9 +277,7 @@ def _receive(
     except broken.ReadTimeoutError as error:
         why = f"silent for {settings.read_timeout:g} s after {done} bytes"
         raise Failure(why, again=True) from error
-    except (broken.HTTPError, OSError) as error:
-        if isinstance(error, OSError) and error.errno == 28:
-            raise EnvironmentLacks("the disk is full", why=str(error)) from error
+    except (broken.HTTPError, ConnectionError) as error:
         expected = f" of {total}" if total is not None else ""
         raise Failure(f"it broke off after {done}{expected} bytes", again=True) from error
     if total is not None and done < total:

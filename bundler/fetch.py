@@ -126,6 +126,16 @@ class Fetcher:
     # Files
 
     def _file(self, source: Source, expected: Digest | None) -> Digest:
+        try:
+            return self._locked_file(source, expected)
+        except OSError as error:
+            raise EnvironmentLacks(
+                f"cannot keep {source.file_name!r}",
+                where=str(self._sources),
+                why=error.strerror or str(error),
+            ) from error
+
+    def _locked_file(self, source: Source, expected: Digest | None) -> Digest:
         with self._under_way(expected) as out:
             # Another process may have had the lock, and done the work.
             if expected is not None and self.path(expected).exists():

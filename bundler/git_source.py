@@ -201,6 +201,8 @@ def _environment() -> dict[str, str]:
     return kept | {
         "LC_ALL": "C.UTF-8",
         "GIT_TERMINAL_PROMPT": "0",
+        "GIT_HTTP_LOW_SPEED_LIMIT": "256",
+        "GIT_HTTP_LOW_SPEED_TIME": "60",
         "GIT_ALLOW_PROTOCOL": ":".join(_PROTOCOLS),
         "GIT_CONFIG_COUNT": "1",
         "GIT_CONFIG_KEY_0": "safe.directory",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 import http.server
 import json
 import os
+import ssl
 import subprocess
 import threading
 import time
@@ -35,7 +37,7 @@ Answer = Callable[[Handler], None]
 class Server:
     """Paths with what they answer; ``asked`` are the requests, each a path and its Range."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.answers: dict[str, Answer] = {}
         self.asked: list[tuple[str, str | None]] = []
         outer = self
@@ -50,7 +52,9 @@ class Server:
 
         self._server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Requests)
         self._server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        if tls:
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True)
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self._server.server_port}"
         threading.Thread(
             target=self._server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True
         ).start()
@@ -417,6 +421,43 @@ def test_certificates_that_the_environment_names() -> None:
     assert network_settings({}).ca_bundle is None
     assert network_settings({"SSL_CERT_FILE": "/a", "BUNDLE_CA": "/b"}).ca_bundle == "/b"
     assert network_settings({"SSL_CERT_FILE": "/a"}).ca_bundle == "/a"
+
+
+def test_certificates_are_checked(tmp_path: Path) -> None:
+    files = {name: str(tmp_path / name) for name in ("key", "certificate")}
+    names = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
+    argv = ["openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", *names]
+    argv += ["-keyout", files["key"], "-out", files["certificate"]]
+    subprocess.run(argv, check=True, capture_output=True)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(files["certificate"], files["key"])
+    server = Server(context)
+    server.answers["/x"] = gives(CONTENT)
+    try:
+        wanted = source(server.url + "/x")
+        with pytest.raises(EnvironmentLacks) as caught:
+            fetcher(tmp_path).fetch(wanted)
+        assert "/x: its certificate is not trusted: " in str(caught.value)
+        assert "hint: name the certificates to trust in the environment variable BUNDLE_CA" in str(
+            caught.value
+        )
+        for bundle in (files["certificate"], str(tmp_path / "none")):
+            trusting = dataclasses.replace(SETTINGS, ca_bundle=bundle)
+            if bundle == files["certificate"]:
+                assert Fetcher(tmp_path / "good", settings=trusting).fetch(wanted).read_bytes() == CONTENT
+            else:
+                with pytest.raises(EnvironmentLacks, match=f"secure connection\n.*{bundle}"):
+                    Fetcher(tmp_path / "bad", settings=trusting).fetch(wanted)
+    finally:
+        server.close()
+
+
+def test_a_cache_that_cannot_be_written(server: Server, tmp_path: Path) -> None:
+    (tmp_path / "cache").write_text("a file")
+    with pytest.raises(
+        EnvironmentLacks, match=r"cache/sources: error: cannot keep 'x'\n  why: Not a directory"
+    ):
+        fetcher(tmp_path).fetch(source(server.url + "/x"))
 
 
 # Python's package index
