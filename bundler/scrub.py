@@ -92,6 +92,7 @@ def scrub(
         root,
         kept=kept,
         engine=base is not None,
+        further=further,
     )
     layers = [_without(layer, drop) for layer, drop in zip(image.layers, drops, strict=True)]
     if base is not None and (committed if restore is None else restore):
