@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from bundler.digest import Digest, canonical_json, digest_bytes
@@ -52,12 +52,13 @@ def find_buildroot(store: Store, lock: Lock, links: Iterable[tuple[str, str]] = 
 def make_buildroot(
     store: Store,
     lock: Lock,
-    packages: Sequence[Path],
+    packages: Iterable[Path],
     links: Iterable[tuple[str, str]] = (),
     sink: Sink = ignore,
 ) -> Path:
     """Unpack the packages of ``lock`` (fetched and checked, in its order) unless that was done before.
 
+    They are taken one by one, so that the first are unpacked while the last are still being fetched.
     ``links`` are (path, target) pairs.  Raises InputError for packages that are no sound archives.
     """
     from bundler.unpack import unpack_deb
@@ -69,7 +70,7 @@ def make_buildroot(
     with store.key_lock(key):
         if found := find_buildroot(store, lock, links):
             return found
-        sink(TaskStarted(task, len(packages), "files"))
+        sink(TaskStarted(task, len(lock.packages), "files"))
         with store.temporary() as work:
             root = work / "root"
             root.mkdir()

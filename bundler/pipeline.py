@@ -252,7 +252,7 @@ class _Work:
         if self.buildroot_path is not None:
             return self.buildroot_path
         toolchain = self.pipeline.toolchain
-        packages = [self.files[package.digest].result() for package in toolchain.buildroot.packages]
+        packages = (self.files[package.digest].result() for package in toolchain.buildroot.packages)
         return make_buildroot(
             self.pipeline.store, toolchain.buildroot, packages, toolchain.links, self.pipeline.sink
         )
