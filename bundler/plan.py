@@ -83,6 +83,7 @@ def make_plan(
 
     Raises InputError (all problems at once) for unknown names, cycles and conflicting prefixes.
     """
+    _check_machine(toolchain, target)
     order = _bundle_order(wanted, bundles)
     listed = [name for bundle in order for name in bundles[bundle].recipes]
     if any(name not in toolchain.recipes or toolchain.recipes[name].outputs for name in listed):
@@ -90,6 +91,18 @@ def make_plan(
         # that the runtime and the toolchain share has files for both.
         order = _bundle_order([*wanted, *(n for n in (RUNTIME, TOOLCHAIN) if n in bundles)], bundles)
     return _Planner(order, bundles, recipes, toolchain, target).plan(wanted)
+
+
+def _check_machine(toolchain: Toolchain, target: Target) -> None:
+    """Raise InputError where the packages that a toolchain is made of, or runs in, are another machine's."""
+    have = {package.architecture for package in (*toolchain.lock.packages, *toolchain.buildroot.packages)}
+    foreign = sorted(have - {target.architecture.debian, "all"})
+    if foreign:
+        raise InputError(
+            f"the toolchain {toolchain.name!r} is not for {target.architecture.name}",
+            why=f"its lock files pin packages for {', '.join(foreign)}, not {target.architecture.debian}",
+            hint="build on and for the machine that the packages are for",
+        )
 
 
 def required(name: str, bundles: Mapping[str, Bundle]) -> tuple[str, ...]:

@@ -159,3 +159,9 @@ def test_differences_in_words() -> None:
         "step a",
         "version 1 → 2",
     )
+
+
+def test_a_toolchain_is_for_its_machine() -> None:
+    with pytest.raises(BundleError, match="'seed' is not for aarch64") as caught:
+        make_plan(["shell"], BUNDLES, RECIPES, SEED, parse_target("aarch64"))
+    assert "amd64, not arm64" in str(caught.value)
