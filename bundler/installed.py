@@ -15,7 +15,7 @@ from bundler.build_request import OutputSpec
 from bundler.errors import BuildError, raise_all
 from bundler.globs import matches
 from bundler.recipe import Recipe
-from bundler.store import remove_tree
+from bundler.store import normalise, remove_tree
 from bundler.target import Architecture
 from bundler.tree import DirectoryTree, Entry, Kind, join, resolve, sort_key, walk
 
@@ -53,6 +53,8 @@ def check_place(root: Path, outputs: Sequence[OutputSpec], recipe: Recipe) -> No
     problems: list[BuildError] = []
     if root.is_symlink() or not root.is_dir():
         raise BuildError(f"{recipe.name} replaced its install directory", where=str(recipe.path))
+    # What was installed unreadable is also unreadable to an ordinary user who builds it.
+    normalise(root)
     pending = [""]
     while pending:
         at = pending.pop()

@@ -55,7 +55,7 @@ class Store:
         it must lie in the store's own :meth:`temporary`.  Raises InputError for sockets and devices.
         """
         self.open()
-        _normalise(directory)
+        normalise(directory)
         entries = scan(directory)
         _refuse_special(entries)
         digest = tree_digest(entries)
@@ -352,8 +352,8 @@ def remove_tree(path: Path) -> None:
     shutil.rmtree(path, onerror=unlock)
 
 
-def _normalise(directory: Path) -> None:
-    """Set every mode and time below ``directory`` to what depends on the content alone."""
+def normalise(directory: Path) -> None:
+    """Set every mode and time below ``directory`` to what depends on the content alone; follows no link."""
     pending = [os.fspath(directory)]
     while pending:
         here = pending.pop()
