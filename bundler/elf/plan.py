@@ -18,7 +18,7 @@ from bundler.elf.place import Tier, place
 from bundler.elf.read import ElfFile, file_offset
 from bundler.elf.refuse import refuse
 from bundler.elf.strings import StringTable
-from bundler.elf.symtab import follow
+from bundler.elf.symtab import follow, has_named_interpreter
 from bundler.elf.versions import Names, definition_names, need_names
 
 SPARE_TAGS = 8
@@ -49,7 +49,8 @@ def plan_edits(read: ReadAt, facts: ElfFile, edits: Edits) -> Plan:
     image = Image(read, facts)
     pieces: list[Piece] = []
     if wanted.interpreter != now.interpreter and wanted.interpreter is not None:
-        pieces += _set_interpreter(image, wanted.interpreter, wipe=not edits.keep_strings)
+        wipe = not edits.keep_strings and not has_named_interpreter(facts)
+        pieces += _set_interpreter(image, wanted.interpreter, wipe=wipe)
     dynamic = None
     if _dynamic(wanted) != _dynamic(now):
         moved, dynamic = _set_dynamic(image, wanted, edits)

@@ -1,6 +1,8 @@
-"""The full symbol table, where a file still has one: symbols of sections that moved follow them.
+"""Symbols of sections that moved follow them.
 
-Nothing that runs looks at it, but debuggers and ``eu-elflint`` do: ``_DYNAMIC`` is such a symbol.
+Nothing that runs looks at the full symbol table, but debuggers and ``eu-elflint`` do: ``_DYNAMIC`` is such
+a symbol.  Dynamic symbols are in sections that move only where a library has an interpreter and names
+it, as libcap does.
 """
 
 from __future__ import annotations
@@ -11,6 +13,8 @@ from sys import byteorder
 from bundler.elf import format as f
 from bundler.elf.image import Image
 from bundler.elf.pieces import MAX_TABLE
+from bundler.elf.read import ElfFile
+from bundler.elf.refuse import is_core
 
 
 def follow(image: Image) -> None:
@@ -22,9 +26,15 @@ def follow(image: Image) -> None:
     }
     if not shifts:
         return
+    kinds = (f.SHT_SYMTAB, f.SHT_DYNSYM) if has_named_interpreter(image.facts) else (f.SHT_SYMTAB,)
     for section in image.sections:
-        if section.type == f.SHT_SYMTAB and section.size <= MAX_TABLE and section.offset < image.facts.size:
-            _follow(image, image.read(section.offset, section.size), section.offset, shifts)
+        if section.type in kinds and section.size <= MAX_TABLE and section.offset < image.size:
+            _follow(image, image.read_now(section.offset, section.size), section.offset, shifts)
+
+
+def has_named_interpreter(facts: ElfFile) -> bool:
+    """Whether symbols may name the interpreter's place, and code may read it there."""
+    return facts.is_library and facts.interpreter is not None and not is_core(facts)
 
 
 def _dynamic_shift(image: Image) -> tuple[int, int]:
