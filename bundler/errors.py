@@ -28,7 +28,8 @@ class BundleError(Exception):
     """Base of all errors that a user may see.
 
     ``where`` is a path, or ``path:line:column``; ``detail`` is preformatted text (a source line with a
-    caret, the end of a log) that is printed between the message and the hint.
+    caret, the end of a log) that is printed between the message and the hint.  ``at`` is the way to a key
+    or to a word in the TOML file that ``where`` names (``("depends", "zlib")``), for who can show its line.
     """
 
     exit_code: ExitCode = ExitCode.USAGE
@@ -41,6 +42,7 @@ class BundleError(Exception):
         why: str | None = None,
         hint: str | None = None,
         detail: str | None = None,
+        at: tuple[str, ...] = (),
     ) -> None:
         super().__init__(message)
         self.message = message
@@ -48,6 +50,7 @@ class BundleError(Exception):
         self.why = why
         self.hint = hint
         self.detail = detail
+        self.at = at
 
     def __str__(self) -> str:
         lines = [f"{self.where}: error: {self.message}" if self.where else f"error: {self.message}"]

@@ -124,8 +124,11 @@ def _depth_first(wanted: Sequence[str], edges: Any, what: str, known: Mapping[st
         def enter(name: str, path: Any = path, on_path: Any = on_path) -> None:
             chain = " → ".join([*on_path, name])
             if name not in known:
+                asks = known[next(reversed(on_path))] if on_path else None
                 raise InputError(
                     f"there is no {what} {name!r}",
+                    where=str(asks.path) if isinstance(asks, Bundle) else None,
+                    at=("requires", name),
                     why=f"asked for by {chain}" if on_path else None,
                     hint=_close(name, known),
                 )
@@ -256,6 +259,7 @@ class _Planner:
                         InputError(
                             f"bundle {bundle!r} lists the recipe {name!r}, which does not exist",
                             where=str(file.path),
+                            at=("recipes", name),
                             hint=self._close_recipe(name),
                         )
                     )
@@ -266,6 +270,7 @@ class _Planner:
                         InputError(
                             f"bundle {bundle!r} lists {name!r}, which has no [output.{bundle}]",
                             where=str(self._recipe(name).path),
+                            at=("output",),
                             why="its outputs are " + ", ".join(named),
                         )
                     )
@@ -273,6 +278,7 @@ class _Planner:
                     InputError(
                         f"the recipe {name!r} has an output for {other!r}, which is no bundle here",
                         where=str(self._recipe(name).path),
+                        at=("output", other),
                     )
                     for other in named
                     if other not in self.prefixes
@@ -282,6 +288,7 @@ class _Planner:
                     InputError(
                         f"bundle {bundle!r} does not require {RUNTIME!r}",
                         where=str(file.path),
+                        at=("requires",),
                         hint=f'requires = ["{RUNTIME}"]',
                     )
                 )
@@ -291,6 +298,7 @@ class _Planner:
                         InputError(
                             f"bundles {other!r} and {bundle!r} have one prefix, {self.prefixes[bundle]}",
                             where=str(file.path),
+                            at=("short",),
                         )
                     )
         raise_all(problems)
@@ -310,6 +318,7 @@ class _Planner:
                         f"{recipe.name!r} depends on {name!r}, which neither the bundle {bundle!r} "
                         "nor one that it requires holds",
                         where=str(recipe.path),
+                        at=("depends" if name in recipe.depends else "build_depends", name),
                         why=None if self._known(name) else "there is no such recipe",
                         hint=f"add {name!r} to the recipes of {self.bundles[bundle].path.name}"
                         if self._known(name)

@@ -7,6 +7,7 @@ wrong with them, so that all problems of a file are reported at once.
 
 from __future__ import annotations
 
+import contextlib
 import re
 import tomllib
 from collections.abc import Collection, Iterable, Iterator
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from bundler.errors import BundleError, InputError, raise_all
+from bundler.errors import BundleError, InputError, Problems, raise_all
 
 MAX_SIZE = 1 << 20
 """Bytes that a file may have: a recipe is a page, not a book."""
@@ -96,6 +97,32 @@ def error_at(
     padding = "".join("\t" if character == "\t" else " " for character in text[shown_from:start])
     detail = f"{number:5} | {_visible(shown)}\n      | {padding}{'^' * width}"
     return InputError(message, where=f"{name}:{number}:{column}", detail=detail, why=why, hint=hint)
+
+
+def located(error: BundleError) -> BundleError:
+    """The error with the line that it is about, where it names a file and the way to a key or word in it."""
+    if isinstance(error, Problems):
+        return Problems([located(problem) for problem in error.problems])
+    if error.at and error.where and not error.detail:
+        with contextlib.suppress(BundleError):
+            document = load(Path(error.where))
+            placed = document.error(error.message, _position(document.data, error.at), "value")
+            error.where, error.detail = placed.where, placed.detail
+    return error
+
+
+def _position(data: Any, way: tuple[str, ...]) -> Key:
+    """The way with a word of a list replaced by its place there, as far as it leads."""
+    found: list[str | int] = []
+    for step in way:
+        if isinstance(data, list) and step in data:
+            found.append(data.index(step))
+            break
+        if not isinstance(data, dict) or step not in data:
+            break
+        data = data[step]
+        found.append(step)
+    return tuple(found)
 
 
 def _visible(line: str) -> str:

@@ -52,7 +52,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return status
     except BundleError as error:
-        print(error, file=sys.stderr)
+        from bundler.toml import located
+
+        print(located(error), file=sys.stderr)
         return int(error.exit_code)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)

@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bundler.errors import BundleError, InputError
-from bundler.toml import MAX_SIZE, Table, form, load, parse
+from bundler.errors import BundleError, InputError, Problems
+from bundler.toml import MAX_SIZE, Table, form, load, located, parse
 from bundler.toml_positions import Key, locate
 
 TEXT = '''\
@@ -227,3 +227,29 @@ def test_long_lines_are_cut_and_control_characters_not_shown() -> None:
     assert lines[0][lines[1].index("^")] == "7"
     shown = parse('a = """\n\tx"""\n', "t").error("bad", ("a",), "value").detail
     assert shown == '    1 | a = """\n      |     ^^^'
+
+
+LOCATED = [
+    (("depends", "b"), "2:17", '["a", "b"]', '"b"'),
+    (("depends", "c"), "2:11", '["a", "b"]', '["a", "b"]'),
+    (("output", "run"), "4:1", "[output.run]", "[output.run]"),
+    (("none",), "1:1", 'name = "x"', 'name = "x"'),
+]
+
+
+@pytest.mark.parametrize(("at", "place", "line", "marked"), LOCATED)
+def test_an_error_that_knows_the_way_is_shown_with_its_line(
+    at: tuple[str, ...], place: str, line: str, marked: str, tmp_path: Path
+) -> None:
+    file = tmp_path / "x.toml"
+    file.write_text('name = "x"\ndepends = ["a", "b"]\n\n[output.run]\nfiles = []\n')
+    error = located(InputError("bad", where=str(file), why="so", hint="do", at=at))
+    lines = str(error).splitlines()
+    assert lines[0] == f"{file}:{place}: error: bad"
+    assert lines[2].endswith(line) and lines[3].count("^") == len(marked)
+    assert located(Problems([InputError("bad", where=str(file), at=at)])).problems[0].detail == error.detail
+
+
+def test_an_error_without_a_way_stays_as_it_is(tmp_path: Path) -> None:
+    for where in (None, str(tmp_path / "none.toml")):
+        assert str(located(InputError("bad", where=where, at=("a",)))) == str(InputError("bad", where=where))
