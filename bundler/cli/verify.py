@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import json
+import os
 import sys
 import textwrap
 from contextlib import ExitStack
+from pathlib import Path
 
 from bundler.cli import common
-from bundler.closure import Report, rules, to_json, to_text, verify
+from bundler.closure import Report, rules, to_text, verify
+from bundler.closure.matrix import Matrix, to_html
+from bundler.closure.matrix import to_text as matrix_text
 from bundler.errors import ExitCode, InputError
 from bundler.recipe import Accept
 from bundler.subject import Judged, Opener, gather
@@ -25,7 +30,7 @@ examples:
   bundle verify shell
   bundle verify docker:shell:5.2.37 volume:bundle-runtime-1a2b3c4d5e6f
   bundle verify --prefix /opt/tools/1 --with runtime ./unpacked
-  bundle verify --run --html matrix.html shell
+  bundle verify --run --foreign alpine=DIR --html matrix.html shell
   bundle verify --explain needed-by-accident
 
 exit status: 0 in order, 1 not in order, 2 nothing to verify there, 4 the machine lacks something
@@ -46,6 +51,15 @@ def configure(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--arch", choices=sorted(ARCHITECTURES), default="x86_64", help="machine of a directory's files"
     )
+    parser.add_argument("--run", action="store_true", dest="prove", help="start every exported command, too")
+    parser.add_argument(
+        "--foreign",
+        metavar="[NAME=]DIR",
+        action="append",
+        default=[],
+        help="root file system to start commands in, besides an empty one",
+    )
+    parser.add_argument("--html", metavar="FILE", type=Path, help="write what --run found as a page")
     parser.add_argument("--deep", action="store_true", help="look for undefined symbols, too")
     parser.add_argument(
         "--verbose", action="store_true", help="print information, limits and accepted findings"
@@ -64,8 +78,20 @@ def run(arguments: argparse.Namespace) -> int:
     with ExitStack() as stack:
         judged = open_all(arguments, stack)
         reports = [verify(one.tree, one.scope) for one in judged]
-        _print(judged, reports, arguments)
-    return ExitCode.DONE if all(report.ok for report in reports) else ExitCode.NOT_IN_ORDER
+        matrices = _prove(judged, arguments) if arguments.prove else []
+        _print(judged, reports, matrices, arguments)
+    in_order = all(report.ok for report in reports) and all(matrix.ok for matrix in matrices)
+    return ExitCode.DONE if in_order else ExitCode.NOT_IN_ORDER
+
+
+def _prove(judged: list[Judged], arguments: argparse.Namespace) -> list[Matrix]:
+    from bundler.proof import prove, read_roots
+
+    roots = read_roots(arguments.foreign)
+    matrices = [prove(one, roots, jobs=len(os.sched_getaffinity(0))) for one in judged]
+    if arguments.html:
+        common.write_text(arguments.html, to_html(matrices))
+    return matrices
 
 
 def open_all(arguments: argparse.Namespace, stack: ExitStack) -> list[Judged]:
@@ -122,12 +148,19 @@ def explain(name: str) -> str:
     return "\n\n".join(blocks)
 
 
-def _print(judged: list[Judged], reports: list[Report], arguments: argparse.Namespace) -> None:
+def _print(
+    judged: list[Judged], reports: list[Report], matrices: list[Matrix], arguments: argparse.Namespace
+) -> None:
     for one in judged:
         for line in one.others:
             print(f"warning: {line}", file=sys.stderr)
     if arguments.format == "json":
-        sys.stdout.write(to_json(reports))
+        records = [report.to_dict() for report in reports]
+        for record, matrix in zip(records, matrices, strict=False):
+            record["run"] = matrix.to_dict()
+        print(json.dumps(records, indent=2))
         return
     for report in reports:
         sys.stdout.write(to_text(report, verbose=arguments.verbose))
+    for matrix in matrices:
+        sys.stdout.write(matrix_text(matrix))

@@ -40,6 +40,7 @@ LINES = [
         "load",
         "volume",
         "subject",
+        "proof",
         "run",
         "namespace",
         "doctor",
