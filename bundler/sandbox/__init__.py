@@ -17,15 +17,17 @@ __all__ = ["HOME", "HOST_NAME", "UID", "Mount", "Room", "Sandbox", "choose_sandb
 def choose_sandbox(buildroot: Path, work: Path, wanted: str = "auto") -> Sandbox:
     """The backend that was asked for (``bubblewrap``, ``docker``), or the first that works here.
 
-    Raises EnvironmentLacks with the reason of each that does not.
+    It is tried out below ``work``, an empty directory.  Raises EnvironmentLacks with the reason of each that does not.
     """
     reasons: list[str] = []
+    room = work / "room"
+    room.mkdir()
     if wanted in ("auto", "bubblewrap"):
         from bundler.sandbox.bubblewrap import Bubblewrap
 
         try:
             bubblewrap = Bubblewrap()
-            reason = bubblewrap.why_not(buildroot, work)
+            reason = bubblewrap.why_not(buildroot, room)
             if reason is None:
                 return bubblewrap
             reasons.append(f"bubblewrap: {reason}")
@@ -36,7 +38,7 @@ def choose_sandbox(buildroot: Path, work: Path, wanted: str = "auto") -> Sandbox
 
         try:
             docker = DockerSandbox()
-            reason = docker.why_not(buildroot, work)
+            reason = docker.why_not(buildroot, room)
             if reason is None:
                 return docker
             reasons.append(f"docker: {reason}")
