@@ -10,6 +10,8 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
+from statistics import fmean as mean
 
 COLUMN = 190
 ROW = 30
@@ -31,39 +33,50 @@ class GraphNode:
     remark: str = ""
 
 
-def columns(nodes: Sequence[GraphNode], edges: Mapping[str, Sequence[str]]) -> list[list[str]]:
-    """Node ids by column: what depends on nothing first.  ``nodes`` must come in dependency order."""
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """``columns`` hold ids, what depends on nothing first; ``routes`` the ids that an edge passes.
+
+    An edge over several columns passes a place of its own in each between, so that no box hides it.
+    """
+
+    columns: tuple[tuple[str, ...], ...]
+    routes: Mapping[tuple[str, str], tuple[str, ...]]
+
+
+def lay_out(nodes: Sequence[GraphNode], edges: Mapping[str, Sequence[str]]) -> Layout:
+    """Columns and rows for the nodes, which must come in dependency order."""
     depth: dict[str, int] = {}
     for node in nodes:
-        depth[node.id] = 1 + max(
-            (depth[other] for other in edges.get(node.id, ()) if other in depth), default=-1
-        )
-    found: list[list[str]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
+        below = (depth[other] for other in edges.get(node.id, ()) if other in depth)
+        depth[node.id] = 1 + max(below, default=-1)
+    columns: list[list[str]] = [[] for _ in range(max(depth.values(), default=-1) + 1)]
     for node in nodes:
-        found[depth[node.id]].append(node.id)
+        columns[depth[node.id]].append(node.id)
+    routes: dict[tuple[str, str], tuple[str, ...]] = {}
     joined: dict[str, list[str]] = {node.id: [] for node in nodes}
-    for name in joined:
-        for other in edges.get(name, ()):
-            if other in joined:
-                joined[name].append(other)
-                joined[other].append(name)
+    for name in depth:
+        for other in (other for other in edges.get(name, ()) if other in depth):
+            between = range(depth[name] - 1, depth[other], -1)
+            route = (name, *(f"{name} → {other} @ {column}" for column in between), other)
+            for number, place in zip(between, route[1:-1], strict=True):
+                columns[number].append(place)
+            for one, two in pairwise(route):
+                joined.setdefault(one, []).append(two)
+                joined.setdefault(two, []).append(one)
+            routes[name, other] = route
     for _ in range(SWEEPS):
-        row = {name: float(index) for column in found for index, name in enumerate(column)}
-        for column in found:
-            means = {
-                name: sum(row[other] for other in joined[name]) / len(joined[name])
-                if joined[name]
-                else row[name]
-                for name in column
-            }
-            column.sort(key=means.__getitem__)
+        row = {name: float(index) for column in columns for index, name in enumerate(column)}
+        for column in columns:
+            column.sort(key=lambda name: mean(row[o] for o in joined[name]) if joined[name] else row[name])
             row.update({name: float(index) for index, name in enumerate(column)})
-    return found
+    return Layout(tuple(map(tuple, columns)), routes)
 
 
 def to_svg(nodes: Sequence[GraphNode], edges: Mapping[str, Sequence[str]], title: str) -> str:
     """An SVG 1.1 document; arrows point from a node to what it depends on."""
-    placed = columns(nodes, edges)
+    layout = lay_out(nodes, edges)
+    placed = layout.columns
     by_id = {node.id: node for node in nodes}
     groups = list(dict.fromkeys(node.group for node in nodes))
     colour = {group: COLOURS[index % len(COLOURS)] for index, group in enumerate(groups)}
@@ -91,18 +104,10 @@ def to_svg(nodes: Sequence[GraphNode], edges: Mapping[str, Sequence[str]], title
             f'<rect x="{left}" y="{MARGIN}" width="14" height="14" fill="{colour[group]}" stroke="#888"/>'
         )
         lines.append(f'<text x="{left + 20}" y="{MARGIN + 12}">{html.escape(group)}</text>')
-    for name, (x1, y1) in where.items():
-        for other in edges.get(name, ()):
-            if other not in where:
-                continue
-            x2, y2 = where[other][0] + BOX_WIDTH, where[other][1] + BOX_HEIGHT / 2
-            start, half = y1 + BOX_HEIGHT / 2, (x1 + x2) / 2
-            lines.append(
-                f'<path d="M{x1} {start:.1f} C{half:.1f} {start:.1f} {half:.1f} {y2:.1f} {x2} {y2:.1f}" '
-                'fill="none" stroke="#999" marker-end="url(#tip)"/>'
-            )
-    for name, (x, y) in where.items():
-        node = by_id[name]
+    for route in layout.routes.values():
+        lines.append(f'<path d="{_curve(route, where)}" fill="none" stroke="#999" marker-end="url(#tip)"/>')
+    for name, node in by_id.items():
+        x, y = where[name]
         remark = f"<title>{html.escape(node.remark)}</title>" if node.remark else ""
         lines.append(
             f'<g>{remark}<rect x="{x}" y="{y:.1f}" width="{BOX_WIDTH}" height="{BOX_HEIGHT}" rx="4" '
@@ -112,6 +117,21 @@ def to_svg(nodes: Sequence[GraphNode], edges: Mapping[str, Sequence[str]], title
         )
     lines.append("</svg>")
     return "\n".join(lines) + "\n"
+
+
+def _curve(route: Sequence[str], where: Mapping[str, tuple[float, float]]) -> str:
+    """An SVG path from the left side of the first box through the places between to the last box."""
+    x, y = where[route[0]][0], where[route[0]][1] + BOX_HEIGHT / 2
+    path = f"M{x:.0f} {y:.1f}"
+    for index, name in enumerate(route[1:], 2):
+        right, level = where[name][0] + BOX_WIDTH, where[name][1] + BOX_HEIGHT / 2
+        half = (x + right) / 2
+        path += f" C{half:.1f} {y:.1f} {half:.1f} {level:.1f} {right:.0f} {level:.1f}"
+        x, y = right, level
+        if index < len(route):
+            x = where[name][0]
+            path += f" L{x:.0f} {y:.1f}"
+    return path
 
 
 def to_text(nodes: Sequence[GraphNode], edges: Mapping[str, Sequence[str]]) -> str:

@@ -1,6 +1,6 @@
 import xml.etree.ElementTree as ElementTree
 
-from bundler.graph import GraphNode, columns, to_svg, to_text
+from bundler.graph import GraphNode, lay_out, to_svg, to_text
 
 NODES = [
     GraphNode(n, n, g) for n, g in (("zlib", "shell"), ("rsync", "shell"), ("a<b", "base"), ("git", "git"))
@@ -9,7 +9,15 @@ EDGES = {"rsync": ["zlib"], "git": ["zlib", "rsync", "elsewhere"]}
 
 
 def test_columns_follow_the_longest_way_down() -> None:
-    assert [sorted(column) for column in columns(NODES, EDGES)] == [["a<b", "zlib"], ["rsync"], ["git"]]
+    layout = lay_out(NODES, EDGES)
+    boxes = [sorted(name for name in column if "→" not in name) for column in layout.columns]
+    assert boxes == [["a<b", "zlib"], ["rsync"], ["git"]]
+
+
+def test_a_long_edge_has_a_place_in_each_column_between() -> None:
+    layout = lay_out(NODES, EDGES)
+    assert layout.routes["git", "zlib"] == ("git", "git → zlib @ 1", "zlib")
+    assert "git → zlib @ 1" in layout.columns[1]
 
 
 def test_text_shows_each_subtree_once() -> None:
