@@ -31,6 +31,14 @@ def make(work: Path, *, version: str = "1.0", extra: str = "") -> Path:
     return out
 
 
+def make_layered(work: Path, layers: int) -> Path:
+    """A layout ``many`` with that many layers, a file each below ``/.deps/many/1``."""
+    trees = [_tree(work / f"part-{number}", {f"share/{number}": ""}, {}) for number in range(layers)]
+    image = _image("many", str(layers), "/.deps/many/1", trees)
+    write_layout(work / "out" / "many", image)
+    return work / "out"
+
+
 def _tree(root: Path, files: dict[str, str], links: dict[str, str]) -> Path:
     (root / "bin").mkdir(parents=True)
     if links:

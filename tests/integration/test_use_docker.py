@@ -167,6 +167,17 @@ class TestVolumes:
         assert not dockerd.try_docker("rmi", "tools:1.0").ok or inspect(dockerd, names[1])
         bundle("volume", "remove", "--all")
 
+    def test_without_a_copy_of_many_layers(
+        self, bundle: Bundle, foreign_image: ForeignImage, tmp_path: Path
+    ) -> None:
+        out = str(samples.make_layered(tmp_path / "few", 40))
+        words = ["run", "--from", foreign_image("musl"), "--out", out, "--with", "many", "--no-copy"]
+        listed = bundle(*words, "--", "ls", "/.deps/many/1/share").split()
+        assert sorted(map(int, listed)) == list(range(40))
+        out = str(samples.make_layered(tmp_path / "many", 100))
+        done = bundle.run("volume", "create", "--out", out, "--no-copy", "many")
+        assert done.returncode == 4 and "too many layers" in done.stderr
+
 
 def inspect_driver(daemon: Dockerd) -> str:
     return daemon.docker("info", "--format", "{{.Driver}}")
