@@ -7,6 +7,7 @@ from bundler.closure.files import Files
 from bundler.closure.loaded import Closure
 from bundler.closure.loader import Build, Loader
 from bundler.closure.musl import MuslLoader, is_musl
+from bundler.closure.report import Scope
 from bundler.elf.format import EM_X86_64
 from bundler.elf.read import ElfFile
 
@@ -59,3 +60,12 @@ class Loaders:
             there = found.entry is not None and found.error is None
             self._builds[interpreter] = read_build(self._files, found.path) if there else Build()
         return self._builds[interpreter]
+
+
+def default_loader(files: Files, scope: Scope) -> str | None:
+    """The loader that libraries, which name none, are judged with: that of the first prefix that has one."""
+    for prefix in (scope.prefix, *scope.allowed):
+        found = files.find(f"{prefix.rstrip('/')}/lib", scope.architecture.loader)
+        if found is not None and found.entry is not None:
+            return f"{prefix.rstrip('/')}/lib/{scope.architecture.loader}"
+    return None

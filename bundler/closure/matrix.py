@@ -123,7 +123,7 @@ class Outcome:
         if self.status is None:
             return "did not end"
         if not self.seen:
-            return f"was not started: {self.said.strip().splitlines()[-1] if self.said.strip() else 'no reason given'}"
+            return f"was not started: {self.said.strip().rpartition(chr(10))[2] or 'no reason given'}"
         if (found := _LOADER_SAYS.search(self.said)) is not None:
             return f"the loader says: {found[0]}"
         if self.status < 0 or self.status in (126, 127) or 128 < self.status < 160:

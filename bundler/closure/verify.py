@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from bundler.closure.files import Files
 from bundler.closure.libc import is_libc
 from bundler.closure.literals import check_literals, literal_rules
-from bundler.closure.loaders import Loaders
+from bundler.closure.loaders import Loaders, default_loader
 from bundler.closure.names import check_entry
 from bundler.closure.objects import check_object, fits, is_loadable
 from bundler.closure.programs import Key, by_search, check_closure, check_dlopen, check_order
@@ -95,7 +95,7 @@ class _Run:
     def _check_loading(self) -> Iterator[Violation]:
         seen: set[Key] = set()
         found: set[tuple[str, str]] = set()
-        loaders = Loaders(self.files, _default_loader(self.files, self.scope))
+        loaders = Loaders(self.files, default_loader(self.files, self.scope))
         # Programs first: the chain of a finding then begins where somebody starts something.
         for path, facts in sorted(self.objects.items(), key=lambda item: item[1].is_library):
             if not facts.is_dynamic or facts.is_static:
@@ -113,15 +113,6 @@ class _Run:
                 yield from check_order(closure, loaders.load(path, facts, as_if=by_search(facts)))
             if facts.dlopen_notes:
                 yield from check_dlopen(loaders.glibc(facts), closure)
-
-
-def _default_loader(files: Files, scope: Scope) -> str | None:
-    """The loader that libraries, which name none, are judged with: that of the first prefix that has one."""
-    for prefix in (scope.prefix, *scope.allowed):
-        found = files.find(f"{prefix.rstrip('/')}/lib", scope.architecture.loader)
-        if found is not None and found.entry is not None:
-            return f"{prefix.rstrip('/')}/lib/{scope.architecture.loader}"
-    return None
 
 
 def _check_scope(tree: FileTree, scope: Scope) -> None:
