@@ -6,6 +6,7 @@ same room: bubblewrap through namespaces of one's own, and a Docker engine where
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 from bundler.errors import EnvironmentLacks
@@ -17,33 +18,28 @@ __all__ = ["HOME", "HOST_NAME", "UID", "Mount", "Room", "Sandbox", "choose_sandb
 def choose_sandbox(buildroot: Path, work: Path, wanted: str = "auto") -> Sandbox:
     """The backend that was asked for (``bubblewrap``, ``docker``), or the first that works here.
 
-    It is tried out below ``work``, an empty directory.  Raises EnvironmentLacks with the reason of each that does not.
+    It is tried out below ``work``, an empty directory.  Raises EnvironmentLacks with the reason of each
+    that does not work.
     """
+    from bundler.sandbox.bubblewrap import Bubblewrap
+    from bundler.sandbox.docker import DockerSandbox
+
+    backends: dict[str, Callable[[], Sandbox]] = {"bubblewrap": Bubblewrap, "docker": DockerSandbox}
     reasons: list[str] = []
     room = work / "room"
     room.mkdir()
-    if wanted in ("auto", "bubblewrap"):
-        from bundler.sandbox.bubblewrap import Bubblewrap
-
+    for name, make in backends.items():
+        if wanted not in ("auto", name):
+            continue
         try:
-            bubblewrap = Bubblewrap()
-            reason = bubblewrap.why_not(buildroot, room)
-            if reason is None:
-                return bubblewrap
-            reasons.append(f"bubblewrap: {reason}")
+            sandbox = make()
+            reason = sandbox.why_not(buildroot, room)
         except EnvironmentLacks as error:
-            reasons.append(f"bubblewrap: {error.message}")
-    if wanted in ("auto", "docker"):
-        from bundler.sandbox.docker import DockerSandbox
-
-        try:
-            docker = DockerSandbox()
-            reason = docker.why_not(buildroot, room)
+            reason = error.message + (f" ({error.why})" if error.why else "")
+        else:
             if reason is None:
-                return docker
-            reasons.append(f"docker: {reason}")
-        except EnvironmentLacks as error:
-            reasons.append(f"docker: {error.message}")
+                return sandbox
+        reasons.append(f"{name}: {reason}")
     raise EnvironmentLacks(
         "no sandbox works on this machine",
         why="; ".join(reasons),
