@@ -43,7 +43,8 @@ class Subject:
     commands: tuple[str, ...] = ()
     seed: bool = False
     digest: str | None = None
-    environment: tuple[tuple[str, str], ...] = ()
+    is_bundle: bool = False
+    """Whether a manifest told what it requires; otherwise it may use whatever it was verified with."""
 
 
 @dataclass(slots=True)
@@ -124,8 +125,7 @@ class Opener:
                 raise
             return self._described(Subject(name, self.prefix, tree, architecture, digest=image.id))
         subject = Subject(facts.name, facts.prefix, tree, architecture, facts.requires, digest=image.id)
-        variables = tuple(text.partition("=")[::2] for text in image.config.environment)
-        return self._described(replace(subject, environment=variables))
+        return self._described(replace(subject, is_bundle=True))
 
     def _directory(self, path: Path, name: str) -> Subject:
         """A root file system, or the content of a prefix, which its manifest or ``--prefix`` places."""
@@ -159,6 +159,7 @@ class Opener:
             requires=subject.requires or facts.requires,
             commands=commands,
             seed=seed,
+            is_bundle=True,
         )
 
 
@@ -193,12 +194,12 @@ def gather(
 ) -> Judged:
     """Find what the subject requires among ``at_hand``, in the directory of built images, or in the engine.
 
-    Raises InputError for a required bundle that is nowhere.  Subjects at hand that are not required but
-    were named count as allowed too where the subject does not say what it requires.
+    Raises InputError for a required bundle that is nowhere.  What is no bundle of ours does not say what it
+    requires: it is taken to require all that is at hand.
     """
     by_name = {one.name: one for one in at_hand}
     required: dict[str, Subject] = {}
-    pending = [one.name for one in subject.requires] or [one.name for one in at_hand if not subject.requires]
+    pending = [one.name for one in (subject.requires if subject.is_bundle else at_hand)]
     while pending:
         name = pending.pop(0)
         if name in required or name == subject.name:
