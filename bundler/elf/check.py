@@ -6,7 +6,7 @@ from operator import attrgetter
 
 from bundler.elf import format as f
 from bundler.elf.edits import Edits, stated, want
-from bundler.elf.format import ElfError, ReadAt, Segment
+from bundler.elf.format import ElfError, ReadAt
 from bundler.elf.image import overlay
 from bundler.elf.plan import Plan
 from bundler.elf.read import ElfFile, parse_elf
@@ -44,28 +44,13 @@ def _problem(before: ElfFile, after: ElfFile, edits: Edits, plan: Plan) -> str |
         check_segments(after.segments)
     except ElfError as error:
         return f"the result {error.message}"
-    loads = [segment for segment in after.segments if segment.type == f.PT_LOAD]
-    places = {(s.offset, s.vaddr, s.flags): s for s in loads}
+    places = {(s.offset, s.vaddr, s.flags): s for s in after.segments if s.type == f.PT_LOAD}
     for old in before.segments:
         if old.type == f.PT_LOAD:
             new = places.get((old.offset, old.vaddr, old.flags))
             if new is None or new.filesz < old.filesz or new.memsz < old.memsz:
                 return "a loaded segment would move or shrink"
-    for segment in after.segments:
-        if segment.type in _LOADED and segment.filesz and not _is_loaded(segment, loads):
-            return f"the segment of type {segment.type:#x} would lie in no loaded segment"
     return None
-
-
-def _is_loaded(segment: Segment, loads: list[Segment]) -> bool:
-    for load in loads:
-        if (
-            load.offset <= segment.offset
-            and segment.offset + segment.filesz <= load.offset + load.filesz
-            and segment.vaddr - load.vaddr == segment.offset - load.offset
-        ):
-            return True
-    return False
 
 
 _UNCHANGED = (
@@ -90,5 +75,4 @@ _UNCHANGED = (
     "has_debug_tag",
     "text_relocations",
 )
-_LOADED = frozenset({f.PT_INTERP, f.PT_DYNAMIC, f.PT_PHDR})
 _unchanged = attrgetter(*_UNCHANGED)

@@ -6,6 +6,7 @@ little as it can.
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -56,8 +57,11 @@ def plan_edits(read: ReadAt, facts: ElfFile, edits: Edits) -> Plan:
         moved, dynamic = _set_dynamic(image, wanted, edits)
         pieces += moved
     tier = place(image, pieces, dynamic=dynamic, overlay=edits.overlay)
-    follow(image)
-    writes = image.writes()
+    try:
+        follow(image)
+        writes = image.writes()
+    except (struct.error, OverflowError) as error:
+        raise ElfError("cannot be edited", why="an address or a size would not fit into its field") from error
     return Plan(tier, writes, max(facts.size, *(write.end for write in writes)), wanted)
 
 

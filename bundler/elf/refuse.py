@@ -85,7 +85,7 @@ def is_core(facts: ElfFile) -> bool:
 
 
 def check_segments(segments: Sequence[Segment]) -> None:
-    """Raise ElfError for loaded segments that a loader refuses, or maps over one another."""
+    """Raise ElfError for segments that a loader refuses, maps over one another, or would not find."""
     end = -1
     for segment in segments:
         if segment.type != f.PT_LOAD:
@@ -102,3 +102,21 @@ def check_segments(segments: Sequence[Segment]) -> None:
         end = segment.vaddr + segment.memsz
     if end < 0:
         raise ElfError("has no loaded segment")
+    loads = [segment for segment in segments if segment.type == f.PT_LOAD]
+    for segment in segments:
+        if segment.type in _FOUND_IN_MEMORY and segment.filesz and not _is_loaded(segment, loads):
+            raise ElfError(f"has a segment of type {segment.type:#x} in no loaded segment")
+
+
+def _is_loaded(segment: Segment, loads: Sequence[Segment]) -> bool:
+    for load in loads:
+        if (
+            load.offset <= segment.offset
+            and segment.offset + segment.filesz <= load.offset + load.filesz
+            and segment.vaddr - load.vaddr == segment.offset - load.offset
+        ):
+            return True
+    return False
+
+
+_FOUND_IN_MEMORY = frozenset({f.PT_INTERP, f.PT_DYNAMIC, f.PT_PHDR})
