@@ -9,7 +9,7 @@ SHELL = /bin/sh
 
 PYTHON = .venv/bin/python
 PYTEST = $(PYTHON) -m pytest
-TESTS = tests/unit tests/integration
+TESTS = tests/unit tests/elf tests/integration
 
 # A name with a trailing ? is installed where this release of Debian has it.
 PACKAGES = ca-certificates bubblewrap
