@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import textwrap
 from pathlib import Path
@@ -491,3 +492,38 @@ def test_our_own_files_are_in_order() -> None:
 def test_a_recipe_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="No such file"):
         read_recipe(tmp_path / "x/recipe.toml")
+
+
+DOCUMENTATION = Path(__file__).parents[2] / "docs/recipe.md"
+
+
+def test_the_examples_of_the_documentation_are_right() -> None:
+    blocks = re.findall(r"^```toml\n(.*?)^```", DOCUMENTATION.read_text(), re.MULTILINE | re.DOTALL)
+    rsync, outputs, shell = blocks
+    assert [step.name for step in recipe(rsync, "rsync").steps] == ["configure", "build", "install", "tidy"]
+    assert [output.bundle for output in recipe(HEAD + outputs).outputs] == ["runtime", "toolchain"]
+    assert bundle(shell).commands == ("bin/bash",)
+
+
+@pytest.mark.parametrize(
+    ("section", "text"),
+    [
+        ("Recipe", ""),
+        ("`[[source]]`", "[[source]]\nx = 1"),
+        ("`[build]`", "[build]\nx = 1"),
+        ("`[[step]]`", "[[step]]\nx = 1"),
+        ("`[[edit]]`", "[[edit]]\nx = 1"),
+    ],
+)
+def test_every_key_is_documented(section: str, text: str) -> None:
+    with pytest.raises(BundleError) as caught:
+        recipe("x = 1\n" + text)
+    problems = caught.value.problems if isinstance(caught.value, Problems) else (caught.value,)
+    unknown = [problem for problem in problems if problem.message.startswith("unknown key 'x'")]
+    keys = (unknown[-1].hint or "").removeprefix("known keys: ").split(", ")
+    page = re.split(r"^##+ ", DOCUMENTATION.read_text(), flags=re.MULTILINE)
+    (told,) = [part for part in page if part.startswith((section + "\n", section + ": "))]
+    tables = ("source", "build", "step", "output", "edit")
+    assert [
+        key for key in keys if f"`{key}`" not in told and not (section == "Recipe" and key in tables)
+    ] == []

@@ -12,12 +12,15 @@ import random
 import shutil
 import subprocess
 import tarfile
+import tempfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from backports import zstd
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bundler.digest import digest_bytes
 from bundler.errors import BundleError, EnvironmentLacks, InputError
@@ -347,3 +350,40 @@ def test_damage_anywhere_is_an_error_of_ours(tmp_path: Path) -> None:
         with contextlib.suppress(BundleError):
             unpacked(bytes(data[: choose.randint(1, len(data))]), place_for_it)
         assert {item.name for item in place_for_it.iterdir()} <= {"archive", "out"}
+
+
+PATHS = st.lists(st.sampled_from(["a", "b", "c", "..", "."]), min_size=1, max_size=4).map("/".join)
+MEMBERS = st.one_of(
+    PATHS.map(lambda path: member(path + "/")),
+    PATHS.map(lambda path: member(path, b"new")),
+    st.builds(link, PATHS, st.one_of(PATHS, PATHS.map("/{}".format))),
+    st.builds(hard, PATHS, PATHS),
+)
+
+
+@settings(max_examples=300, deadline=None)
+@given(st.lists(MEMBERS, max_size=8), st.integers(0, 1), st.booleans())
+def test_whatever_the_links_say_nothing_outside_is_touched_or_pointed_at(
+    members: list[tuple[tarfile.TarInfo, bytes]], strip: int, is_deb: bool
+) -> None:
+    with tempfile.TemporaryDirectory() as directory:
+        top = Path(directory)
+        for name in ("a", "b", "c"):
+            (top / name).write_text("old")
+        root = top / "d/out"
+        data = tar(*members)
+        archive = top / "archive"
+        archive.write_bytes(deb(data, "data.tar") if is_deb else data)
+        refused = False
+        try:
+            unpack_deb(archive, root) if is_deb else unpack(archive, root, strip=strip)
+        except InputError:
+            refused = True
+        assert {path.name for path in top.iterdir()} == {"a", "b", "c", "d", "archive"}
+        assert [path.name for path in (top / "d").iterdir()] in ([], ["out"])
+        assert all((top / name).read_text() == "old" for name in ("a", "b", "c"))
+        assert all((top / name).stat().st_nlink == 1 for name in ("a", "b", "c"))
+        for path in root.rglob("*"):
+            if path.is_symlink() and not refused and not is_deb:
+                with contextlib.suppress(RuntimeError):  # a loop leads nowhere
+                    assert path.resolve().is_relative_to(root.resolve())
