@@ -25,6 +25,8 @@ HORIZON = 12
 """Updates over which a move has to pay."""
 _PRIOR = 1.0
 """Periods' worth of evidence that the mean rate counts for."""
+_LEAST = 0.01
+"""Updates per period that the mean component is taken to have at least, where no history says more."""
 _SWEEPS = 20
 
 
@@ -107,7 +109,7 @@ class Planner:
             sum(1 << at for at in component.updates if at < history.periods) for component in self.components
         ]
         shares = [history.share(mask) for mask in self._masks]
-        mean = sum(shares) / len(shares) if shares else 0.0
+        mean = max(sum(shares) / max(len(shares), 1), _LEAST)
         known = history.evidence
         smooth = [(share * known + mean * _PRIOR) / (known + _PRIOR) for share in shares]
         self._rates = [-math.log1p(-min(rate, 0.999)) for rate in smooth]

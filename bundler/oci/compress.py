@@ -54,20 +54,26 @@ def compress_layer(layer: Layer, codec: Codec, directory: Path, *, threads: int 
     if codec == "none" or codec_of(layer) != "none":
         return layer
     path = directory / f"{hex_of(layer.diff_id)}.{codec}"
+    with path.open("wb") as file, ExitStack() as stack:
+        out = compressor(codec, file, threads=threads)
+        stack.callback(out.abandon)
+        layer.blob.copy_to(out)
+        digest, size = out.finish()
+    descriptor = describe(layer, codec, out, digest, size)
+    return replace(layer, descriptor=descriptor, blob=FileBlob(path, size))
+
+
+def compressor(codec: Codec, file: IO[bytes], *, threads: int | None = None) -> Gzip | Zstd:
+    """What compresses into ``file`` all that is written to it; ``abandon`` it in any case."""
     count = threads or os.cpu_count() or 1
-    with path.open("wb") as file:
-        out = _Gzip(file, count) if codec == "gzip" else _Zstd(file, count)
-        with ExitStack() as stack:
-            stack.callback(out.abandon)
-            layer.blob.copy_to(out)
-            digest, size = out.finish()
-    record = (COMPRESSOR, f"{out.name} level {_LEVELS[codec]}")
+    return Gzip(file, count) if codec == "gzip" else Zstd(file, count)
+
+
+def describe(layer: Layer, codec: Codec, made_by: Gzip | Zstd, digest: Digest, size: int) -> Descriptor:
+    """The descriptor of a layer's compressed blob, which records the compressor."""
+    record = (COMPRESSOR, f"{made_by.name} level {_LEVELS[codec]}")
     annotations = tuple(sorted((*layer.descriptor.annotations, record)))
-    return replace(
-        layer,
-        descriptor=Descriptor(_MEDIA_TYPES[codec], digest, size, annotations),
-        blob=FileBlob(path, size),
-    )
+    return Descriptor(_MEDIA_TYPES[codec], digest, size, annotations)
 
 
 def uncompressed(image: Image, directory: Path) -> Image:
@@ -121,7 +127,7 @@ class _Hashed:
         return Digest("sha256:" + self._hash.hexdigest()), self._file.tell()
 
 
-class _Gzip:
+class Gzip:
     """Independent members in order (RFC 1952, section 2.2: a file is a series of members)."""
 
     def __init__(self, file: IO[bytes], threads: int) -> None:
@@ -161,7 +167,7 @@ class _Gzip:
         self._pool.shutdown(cancel_futures=True)
 
 
-class _Zstd:
+class Zstd:
     """One frame, whose bytes are the same for any number of workers from one on."""
 
     def __init__(self, file: IO[bytes], threads: int) -> None:

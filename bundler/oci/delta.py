@@ -15,9 +15,9 @@ from bundler.errors import BundleError, InputError, raise_all
 from bundler.oci.compose import Part, with_base
 from bundler.oci.image import Image, ImageConfig, Layer, layer_of
 from bundler.oci.inventory import Inventory, Owned, inventory
-from bundler.oci.layer import LayerSource, layer_entries
+from bundler.oci.layer import LayerSource, layer_entries, relink
 from bundler.oci.merged import ImageTree
-from bundler.tree import Entry, FileTree, Kind, parents, shown, sort_key
+from bundler.tree import Entry, FileTree, Kind, parents, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,19 +138,6 @@ def _partial(
     name, _, version = layer.comment.partition(" ")
     source = LayerSource(name or "files", version, tree, layer_entries(linked, special=True), special=True)
     return layer_of(source)
-
-
-def relink(entries: Iterable[Entry]) -> list[Entry]:
-    """The same files with hard links among these names alone: the first that is left becomes the file."""
-    first: dict[str, str] = {}
-    result = []
-    for entry in sorted(entries, key=lambda item: sort_key(item.path)):
-        if entry.kind is Kind.FILE:
-            group = entry.hardlink or entry.path
-            name = first.setdefault(group, entry.path)
-            entry = replace(entry, hardlink=name if name != entry.path else None)
-        result.append(entry)
-    return result
 
 
 def _config(want: ImageConfig, base: ImageConfig) -> ImageConfig:

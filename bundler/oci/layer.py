@@ -117,6 +117,19 @@ def _refusal(entry: Entry, special: bool) -> str | None:
     return None
 
 
+def relink(entries: Iterable[Entry]) -> list[Entry]:
+    """The same files with hard links among these names alone: the first that is left becomes the file."""
+    first: dict[str, str] = {}
+    result = []
+    for entry in sorted(entries, key=lambda item: sort_key(item.path)):
+        if entry.kind is Kind.FILE:
+            group = entry.hardlink or entry.path
+            name = first.setdefault(group, entry.path)
+            entry = replace(entry, hardlink=name if name != entry.path else None)
+        result.append(entry)
+    return result
+
+
 def write_layer(source: LayerSource, out: Writable | None = None) -> LayerIdentity:
     """Write the layer's tar to ``out``, or only hash it.
 
