@@ -19,7 +19,9 @@ def check_plan(read: ReadAt, before: ElfFile, edits: Edits, plan: Plan) -> ElfFi
     problem = _problem(before, after, edits, plan)
     if problem:
         raise ElfError(
-            "cannot be edited soundly", why=problem, hint="this is a fault of the patcher: please report it"
+            "cannot be edited soundly",
+            why=problem,
+            hint="the file contradicts itself, or the patcher is at fault: please report it",
         )
     return after
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 from bundler.elf import format as f
 from bundler.elf.edits import Edits
 from bundler.elf.format import ElfError, ReadAt, Segment
-from bundler.elf.read import ElfFile
+from bundler.elf.read import ElfFile, file_offset
 
 MAX_ALIGN = 16 << 20
 _OSABI_SYSV, _OSABI_GNU = 0, 3
@@ -45,6 +46,7 @@ def refuse(read: ReadAt, facts: ElfFile, edits: Edits) -> None:
     if not facts.segments or b"UPX!" in read(0, 1024):
         raise ElfError("cannot be edited", why="it is packed by UPX", hint="unpack it with upx -d")
     check_segments(facts.segments)
+    _check_overlaps(facts)
     once = [tag for tag, _ in facts.dynamic if tag in _ONCE]
     if len(set(once)) != len(once):
         twice = next(tag for tag in once if once.count(tag) > 1)
@@ -68,6 +70,34 @@ def refuse(read: ReadAt, facts: ElfFile, edits: Edits) -> None:
             why="these are edited only where that is asked for",
             hint="ask with core=True (bundle elf patch --core)",
         )
+
+
+def _check_overlaps(facts: ElfFile) -> None:
+    """Parts that are edited must not lie in one another: no linker makes that, and no edit is safe there."""
+    values = dict(facts.dynamic)
+    strings, _ = file_offset(facts.segments, values.get(f.DT_STRTAB, 0))
+    parts = [
+        (segment.offset, segment.offset + segment.filesz)
+        for segment in facts.segments
+        if segment.type in (f.PT_INTERP, f.PT_DYNAMIC, f.PT_PHDR)
+    ]
+    notes = {
+        (segment.offset, segment.offset + segment.filesz)
+        for segment in facts.segments
+        if segment.type in (f.PT_NOTE, f.PT_GNU_PROPERTY)
+    }
+    parts += notes
+    parts.append((strings, strings + values.get(f.DT_STRSZ, 0)))
+    for tag in (f.DT_SYMTAB, f.DT_HASH, f.DT_GNU_HASH, f.DT_VERSYM, f.DT_VERNEED, f.DT_VERDEF):
+        if tag in values:
+            at, _ = file_offset(facts.segments, values[tag])
+            parts.append((at, at + 1))
+    parts.sort()
+    for before, after in pairwise(parts):
+        if after[0] < before[1] and not (before in notes and after in notes):
+            raise ElfError(
+                "cannot be edited", why="parts of it that have nothing in common overlap in the file"
+            )
 
 
 def is_loader(facts: ElfFile) -> bool:

@@ -200,7 +200,7 @@ def attempt(case: Case, *, with_verifier: bool) -> str:
             assert plan_edits(after, again, EDITS[case.edit]).writes == (), "a second run writes"
         outcome = f"patched {plan.tier.name.lower()}"
     except ElfError as error:
-        if "fault of the patcher" in (error.hint or ""):
+        if "the patcher is at fault" in (error.hint or ""):
             outcome = f"caught by a post-condition: {error.why}"
     if with_verifier:
         tree = _Tree({".deps/x/1/bin/program": data, ".deps/x/1/lib/libc.so.6": base(0, "library")})
