@@ -169,6 +169,7 @@ class Fetcher:
             try:
                 yield out
             finally:
+                out.flush()
                 if _is_at(out, file) and (expected is None or os.fstat(out.fileno()).st_size == 0):
                     file.unlink()
 
