@@ -13,7 +13,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from bundler.build import lay_out, rooms_of
+from bundler.build import lay_out, room_of
 from bundler.buildroot import find_buildroot
 from bundler.cli.common import CHECKOUT
 from bundler.fetch import Fetcher
@@ -77,7 +77,7 @@ def by_hand(pipeline: Pipeline, work: Path) -> None:
         place = work / node.recipe.name
         place.mkdir()
         lay_out(request, place)
-        room = rooms_of(request, store, place, pipeline.settings.jobs)
+        room = room_of(request, store, place, pipeline.settings.jobs)
         flags = f"-j{pipeline.settings.jobs}"
         room = replace(room, environment={**room.environment, "MAKEFLAGS": flags})
         for script in sorted((place / "steps").iterdir()):
