@@ -160,10 +160,12 @@ class Docker:
         }
         tool = find_tool("docker", package="docker.io, or docker-cli")
         environment = {**BASE_ENVIRONMENT, **passed, "DOCKER_HOST": self._host}
-        if run_attached([tool, *words], environment=environment) == 0:
-            return 0
-        # The client's status is 1 where the command cannot be started; the engine has 126 or 127.
+        run_attached([tool, *words], environment=environment)
         with _told("asking how a container ended"):
+            # The client's own status is 1 where the command cannot be started, and newer clients leave a
+            # container running that was to be terminated: the engine knows better.
+            if self._api.inspect_container(container)["State"]["Running"]:
+                self._api.stop(container)
             return int(self._api.inspect_container(container)["State"]["ExitCode"])
 
     def commit(self, container: str) -> Digest:
