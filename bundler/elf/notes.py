@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from struct import Struct
@@ -77,6 +76,8 @@ def parse_dlopen(description: bytes) -> tuple[DlopenNote, ...]:
 
     Source: https://uapi-group.org/specifications/specs/elf_dlopen_metadata/ .  Raises ElfError.
     """
+    import json
+
     try:
         value: Any = json.loads(description.rstrip(b"\0").decode())
     except (ValueError, RecursionError) as error:

@@ -12,8 +12,8 @@ import stat
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from os import urandom
 from pathlib import Path
-from secrets import token_hex
 
 from bundler.elf.check import check_plan
 from bundler.elf.edits import Edits
@@ -187,7 +187,7 @@ def _write_in_place(descriptor: int, plan: Plan, status: os.stat_result) -> None
 def _replace(source: int, read: ReadAt, plan: Plan, status: os.stat_result, targets: tuple[str, ...]) -> None:
     """Write the new file beside its first name, check it, and give it all its names."""
     directory, name = os.path.split(targets[0])
-    temporary = os.path.join(directory, f".{name[:200]}.{token_hex(4)}")
+    temporary = os.path.join(directory, f".{name[:200]}.{urandom(4).hex()}")
     with ExitStack() as stack:
         descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         stack.callback(os.close, descriptor)
@@ -204,7 +204,7 @@ def _replace(source: int, read: ReadAt, plan: Plan, status: os.stat_result, targ
             os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
             os.fsync(descriptor)
             for target in targets[1:]:
-                link = f"{os.path.dirname(target)}/.{os.path.basename(target)[:200]}.{token_hex(4)}"
+                link = f"{os.path.dirname(target)}/.{os.path.basename(target)[:200]}.{urandom(4).hex()}"
                 os.link(temporary, link)
                 os.rename(link, target)
             os.rename(temporary, targets[0])
