@@ -16,6 +16,7 @@ from bundler.closure.programs import Key, by_search, check_closure, check_dlopen
 from bundler.closure.report import Report, Scope, Violation, finding
 from bundler.closure.rules import Severity, rules
 from bundler.closure.scripts import HEAD, check_script
+from bundler.closure.symbols import SymbolChecker
 from bundler.closure.versions import highest_versions
 from bundler.elf.read import ElfError, ElfFile, is_elf
 from bundler.errors import BundleError, InputError, raise_all
@@ -95,6 +96,7 @@ class _Run:
     def _check_loading(self) -> Iterator[Violation]:
         seen: set[Key] = set()
         found: set[tuple[str, str]] = set()
+        symbols = SymbolChecker(self.files)
         loaders = Loaders(self.files, default_loader(self.files, self.scope))
         # Programs first: the chain of a finding then begins where somebody starts something.
         for path, facts in sorted(self.objects.items(), key=lambda item: item[1].is_library):
@@ -111,6 +113,8 @@ class _Run:
                 yield from check_closure(loaders.load(path, facts, level=level), self.scope, seen, found)
             if any(name.startswith("/") for name in facts.needed):
                 yield from check_order(closure, loaders.load(path, facts, as_if=by_search(facts)))
+            if self.scope.deep and facts.is_executable:
+                yield from symbols.check(closure)
             if facts.dlopen_notes:
                 yield from check_dlopen(loaders.glibc(facts), closure)
 
