@@ -138,11 +138,17 @@ class Image:
         return max(0, limit)
 
     def ends_file(self, index: int) -> bool:
-        """Whether a loaded segment is the last one, in the file and in memory, and so can grow."""
+        """Whether a loaded segment is the last one, in the file and in memory, and so can grow.
+
+        patchelf leaves a zero behind it.
+        """
         segment = self.segments[index]
+        end = segment.offset + segment.filesz
         return (
             segment.filesz == segment.memsz
-            and segment.offset + segment.filesz == self.size
+            and end <= self.size <= end + 16
+            and self.is_zero(end, self.size - end)
+            and not self.occupied(end, self.size)
             and all(self.segments[other].vaddr <= segment.vaddr for other in self.loads())
         )
 

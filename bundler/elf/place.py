@@ -64,6 +64,8 @@ def place(image: Image, pieces: list[Piece], *, dynamic: Piece | None, overlay: 
         _append(image, [*left, *evicted], writable=writable)
         image.header = image.header._replace(phnum=len(image.segments))
         return Tier.EVICTED
+    if _into_slack(image, left, write=True):
+        return Tier.SLACK if image.size == image.facts.size else Tier.APPENDED
     _append_with_headers(image, left, writable=writable)
     return Tier.MOVED_HEADERS
 
@@ -202,7 +204,10 @@ def _evict(image: Image, moving: list[Piece]) -> list[Piece] | None:
 
 
 def _is_gap(image: Image, start: int, end: int) -> bool:
-    return start >= end or (not image.occupied(start, end) and image.is_zero(start, end - start))
+    """Whether nothing lies in a range: zeros, or the Zs that patchelf leaves of what it moved."""
+    return start >= end or (
+        not image.occupied(start, end) and not image.read(start, end - start).strip(b"\0Z")
+    )
 
 
 def _page(image: Image) -> int:
