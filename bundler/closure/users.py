@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import posixpath
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from bundler.closure.files import Files
@@ -43,6 +44,58 @@ def uses(tree: FileTree, scope: Scope, what: str) -> Use:
         elif entry.mode & 0o111 and (way := _running(files, entry, wanted)) is not None:
             ways.append(way)
     return Use(paths, tuple(ways))
+
+
+@dataclass(frozen=True, slots=True)
+class LibraryGraph:
+    """Objects by absolute path, what is needed before what needs it, and what each one needs.
+
+    Of a circle, one edge is left out.
+    """
+
+    objects: tuple[str, ...]
+    needs: Mapping[str, tuple[str, ...]]
+
+
+def library_graph(tree: FileTree, scope: Scope) -> LibraryGraph:
+    """Which objects of the prefix load which others, there and in the prefixes that it may reach."""
+    files = Files(tree)
+    loaders = Loaders(files, default_loader(files, scope))
+    edges: dict[str, dict[str, None]] = {}
+    for entry in walk(tree, scope.prefix.strip("/")):
+        facts = files.facts(entry.path) if entry.kind is Kind.FILE else None
+        if not isinstance(facts, ElfFile) or not is_loadable(facts) or not fits(facts, scope.architecture):
+            continue
+        edges.setdefault("/" + entry.path, {})
+        if facts.is_dynamic:
+            closure = loaders.load(entry.path, facts)
+            for lookup in closure.lookups:
+                if lookup.target is not None:
+                    needs = edges.setdefault("/" + closure.objects[lookup.requester].path, {})
+                    needs["/" + closure.objects[lookup.target].path] = None
+    order = _needed_first(edges)
+    place = {path: number for number, path in enumerate(order)}
+    return LibraryGraph(
+        order,
+        {path: tuple(other for other in edges.get(path, ()) if place[other] < place[path]) for path in order},
+    )
+
+
+def _needed_first(edges: Mapping[str, Iterable[str]]) -> tuple[str, ...]:
+    """Depth first, without recursion: a hostile file may make a chain of any length."""
+    done: dict[str, None] = {}
+    entered: set[str] = set()
+    for start in edges:
+        pending = [(start, False)]
+        while pending:
+            path, left = pending.pop()
+            if left:
+                done.setdefault(path)
+            elif path not in entered:
+                entered.add(path)
+                pending.append((path, True))
+                pending += [(other, False) for other in edges.get(path, ())]
+    return tuple(done)
 
 
 def _loading(

@@ -17,7 +17,7 @@ from bundler.closure import MissingBundle, Report, Scope, Severity, rules, to_js
 from bundler.errors import BundleError, InputError
 from bundler.recipe import Accept
 from bundler.target import ARCHITECTURES
-from bundler.tree import DirectoryTree
+from bundler.tree import DirectoryTree, Entry
 
 RUNTIME, PREFIX = "/.deps/rt/1", "/.deps/x/1"
 LD = f"{RUNTIME}/lib/ld-linux-x86-64.so.2"
@@ -319,6 +319,7 @@ def test_the_sound_bundle_has_nothing_to_say(tmp_path: Path) -> None:
 
 
 def test_no_rule_is_without_a_case() -> None:
+    # Those with a test of their own.
     elsewhere = {
         "closure-too-large",
         "symbol-missing",
@@ -408,6 +409,23 @@ def test_limits_of_the_seed_are_named_and_only_there(tmp_path: Path) -> None:
         ("preload", RUNTIME),
     ]
     assert judge(tmp_path, RUNTIME_SCOPE).limits == ()
+
+
+class Marked(DirectoryTree):
+    """A tree whose program has what only root can give: an owner, and a file capability."""
+
+    def get(self, path: str) -> Entry | None:
+        entry = super().get(path)
+        if entry is not None and path == f"{PREFIX[1:]}/bin/tool":
+            return replace(entry, uid=1000, xattrs=(("security.capability", b"\1"),))
+        return entry
+
+
+def test_owners_and_capabilities(tmp_path: Path) -> None:
+    sound(tmp_path)
+    report = verify(Marked(tmp_path), SCOPE)
+    assert [(item.rule, item.path) for item in report.violations] == [("capabilities", f"{PREFIX}/bin/tool")]
+    assert ("owner", f"{PREFIX}/bin/tool") in {(item.rule, item.path) for item in report.notes}
 
 
 def test_a_finding_is_reported_once_however_many_programs_share_it(tmp_path: Path) -> None:
