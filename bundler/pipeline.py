@@ -72,14 +72,15 @@ class Pipeline:
         began = time.monotonic()
         states = self.surveyor.survey()
         missing = [state for state in states if state.state != "built"]
+        work = _Work(self, missing)
         if missing:
-            _Work(self, missing).run()
+            work.run()
         packed = self.pack()
         self._hold()
         return Outcome(
             packed=packed,
-            built=tuple(state.node.id for state in missing),
-            cached=tuple(state.node.id for state in states if state.state == "built"),
+            built=tuple(work.built),
+            cached=tuple(name for name in self.plan.nodes if name not in work.built),
             seconds=time.monotonic() - began,
         )
 
@@ -138,6 +139,8 @@ class _Work:
     pipeline: Pipeline
     missing: list[NodeState]
     failures: list[BundleError] = field(default_factory=list)
+    built: list[str] = field(default_factory=list)
+    """Nodes that had to be built: what they see had changed in effect, or they never were."""
 
     def run(self) -> None:
         settings = self.pipeline.settings
@@ -182,24 +185,33 @@ class _Work:
                 self.files[source.digest] = self.fetches.submit(self.fetcher.fetch, source)
 
     def _schedule(self, builds: ThreadPoolExecutor) -> None:
-        """Start each node when all that it sees is built; stop starting after the first failure."""
+        """Start each node when all that it sees is built, those first on which the longest chain waits.
+
+        After the first failure nothing more is started.
+        """
         surveyor = self.pipeline.surveyor
         waiting = {state.node.id: state for state in self.missing}
+        heights = self.pipeline.plan.heights()
         running: dict[Future[None], NodeState] = {}
         while waiting or running:
-            if not self.failures:
-                for name, state in list(waiting.items()):
-                    if any(other not in surveyor.outputs for other in state.node.sees):
-                        continue
-                    del waiting[name]
-                    now = surveyor.look(state.node)
-                    if now.state == "built":
-                        self.pipeline.sink(TaskFinished(f"build {now.node.recipe.name}", "cached"))
-                        continue
+            ready = [
+                state
+                for state in waiting.values()
+                if all(other in surveyor.outputs for other in state.node.sees)
+            ]
+            for state in sorted(ready, key=lambda state: -heights[state.node.id]):
+                if self.failures or len(running) >= self.pipeline.settings.jobs:
+                    break
+                del waiting[state.node.id]
+                now = surveyor.look(state.node)
+                if now.state == "built":
+                    self.pipeline.sink(TaskFinished(f"build {now.node.recipe.name}", "cached"))
+                else:
                     running[builds.submit(self._build, now)] = now
-            elif not running:
-                return
+                    self.built.append(now.node.id)
             if not running:
+                if self.failures:
+                    return
                 continue
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:

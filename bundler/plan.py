@@ -67,9 +67,14 @@ class Plan:
     nodes: Mapping[str, Node]
     bundles: Mapping[str, PlannedBundle]
 
-    def consumers(self, name: str) -> tuple[str, ...]:
-        """Nodes that name ``name`` among their direct dependencies."""
-        return tuple(node.id for node in self.nodes.values() if name in node.direct)
+    def heights(self) -> dict[str, int]:
+        """For each node the length of the longest chain of nodes that wait for it, itself included."""
+        found: dict[str, int] = {}
+        for node in reversed(list(self.nodes.values())):
+            height = found.setdefault(node.id, 1)
+            for other in node.direct:
+                found[other] = max(found.get(other, 1), height + 1)
+        return found
 
 
 def make_plan(

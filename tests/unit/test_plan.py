@@ -85,6 +85,11 @@ def test_library_directories_begin_with_the_runtime_and_end_with_its_own() -> No
     assert output.rpath == ("/.deps/rt/1/lib", "/.deps/shell/1/lib", "/.deps/gitartifact/1/lib")
 
 
+def test_heights_count_the_longest_chain_that_waits() -> None:
+    heights = plan("gitartifact").heights()
+    assert (heights["shell/bash"], heights["shell/zlib"], heights["runtime/glibc"]) == (1, 2, 2)
+
+
 @pytest.mark.parametrize(
     ("bundles", "recipes", "wanted", "says"),
     [
