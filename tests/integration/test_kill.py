@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import random
@@ -19,6 +20,7 @@ from small_builds import busybox_root
 
 from bundler.digest import Digest
 from bundler.gc import collect
+from bundler.settings import cache_directory
 from bundler.store import Store
 
 KILLS = int(os.environ.get("BUNDLE_KILLS", "54"))
@@ -117,3 +119,46 @@ def test_processes_that_need_one_key_build_it_once(buildroot: Path, tmp_path: Pa
     assert sum(outcome["built"] for outcome in outcomes) == 3
     assert all(outcome["trees"] == outcomes[0]["trees"] for outcome in outcomes)
     check_store(tmp_path / "cache")
+
+
+@pytest.mark.slow
+def test_a_bundle_killed_on_its_way_comes_out_the_same(tmp_path: Path) -> None:
+    """The real thing: `bundle build runtime` with the seed toolchain, killed while it builds and packs."""
+    chance = random.Random(os.environ.get("BUNDLE_SEED", "1"))
+
+    def bundle(cache: Path, out: Path) -> subprocess.Popen[bytes]:
+        words = ["build", "runtime", "--cache", str(cache), "--out", str(out), "--progress", "none"]
+        return subprocess.Popen([sys.executable, "-m", "bundler", *words], stdout=subprocess.DEVNULL)
+
+    warm, cache = cache_directory(), tmp_path / "cache"
+    with bundle(warm, tmp_path / "reference") as process:
+        assert process.wait() == 0
+    # Sources and the build root are taken over: unpacking that would be most of the time.
+    store, own = Store(warm), Store(cache)
+    own.open()
+    subprocess.run(["cp", "-a", warm / "sources", cache], check=True)
+    for path in (warm / "keys").glob("*.json"):
+        key = Digest(f"sha256:{path.stem}")
+        record = store.lookup(key)
+        if record is not None and record.meta.get("name") == "buildroot":
+            with own.temporary() as work:
+                subprocess.run(["cp", "-a", store.tree_path(record.outputs["/"]), work / "root"], check=True)
+                assert own.add_tree(work / "root") == record.outputs["/"]
+            own.record(key, record.outputs, record.meta)
+    own.close()
+    killed = 0
+    for _ in range(100):
+        with bundle(cache, tmp_path / "out") as process:
+            # Short ones hit packing, long ones building, whatever the machine is busy with.
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(chance.choice((0.5, 1, 2, 4, 8)) * chance.uniform(0.5, 1.5))
+            process.kill()
+        killed += process.returncode == -9
+        if process.returncode == 0:
+            break
+    assert killed > 2
+    with bundle(cache, tmp_path / "out") as process:
+        assert process.wait() == 0
+    check_store(cache)
+    built, reference = (tmp_path / out / "runtime/index.json" for out in ("out", "reference"))
+    assert built.read_bytes() == reference.read_bytes()
