@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from bundler.elf.read import ElfError, ElfFile, is_elf, read_elf
 from bundler.errors import InputError
-from bundler.tree import Entry, FileTree, Kind, join, resolve
+from bundler.tree import MAX_LINKS, Entry, FileTree, Kind, join, resolve
 
 
 class Found(NamedTuple):
@@ -36,6 +36,7 @@ class Files:
     def __init__(self, tree: FileTree) -> None:
         self.tree = tree
         self._directories: dict[str, _Directory | None] = {}
+        self._followed: dict[str, Found] = {}
         self._found: dict[tuple[str, str], Found | None] = {}
         self._facts: dict[str, ElfFile | ElfError | None] = {}
         self.has_hwcaps = False
@@ -60,8 +61,11 @@ class Files:
 
     def follow(self, path: str) -> Found:
         """Where the absolute ``path`` leads."""
-        found = resolve(self.tree, path)
-        return Found(found.path, found.entry, found.hops, found.error)
+        known = self._followed.get(path)
+        if known is None:
+            led = resolve(self.tree, path)
+            known = self._followed[path] = Found(led.path, led.entry, led.hops, led.error)
+        return known
 
     def facts(self, path: str) -> ElfFile | ElfError | None:
         """Facts of the file at a ``path`` in the tree; an error if it is damaged, None if it is not ELF."""
@@ -87,13 +91,26 @@ class Files:
         if where is None or name not in where.names:
             return None
         path = join(where.path, name)
+        hops = where.hops
         entry = self.tree.get(path)
+        # Most links lead to a neighbour, which needs no walk from the root.
+        while (
+            entry is not None
+            and entry.kind is Kind.SYMLINK
+            and _is_neighbour(entry)
+            and len(hops) < MAX_LINKS
+        ):
+            hops = (*hops, path)
+            path = join(where.path, entry.target or "")
+            entry = self.tree.get(path)
+            if entry is None:
+                return Found(path, None, hops, "ENOENT")
         if entry is None:
             return None
         if entry.kind is Kind.SYMLINK:
             led = resolve(self.tree, path)
-            return Found(led.path, led.entry, where.hops + led.hops, led.error)
-        return Found(path, entry, where.hops)
+            return Found(led.path, led.entry, hops + led.hops, led.error)
+        return Found(path, entry, hops)
 
     def _directory(self, directory: str) -> _Directory | None:
         try:
@@ -106,3 +123,8 @@ class Files:
                 self.has_hwcaps |= "glibc-hwcaps" in known.names
             self._directories[directory] = known
             return known
+
+
+def _is_neighbour(link: Entry) -> bool:
+    """Whether a link leads to a name in its own directory."""
+    return bool(link.target) and "/" not in (link.target or "/") and link.target not in (".", "..")

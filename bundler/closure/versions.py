@@ -31,7 +31,7 @@ def check_versions(
             key = (item.path, position, objects[target].path)
             found = memo.get(key)
             if found is None:
-                found = memo[key] = _compare(need, objects[target].elf, objects[target].name)
+                found = memo[key] = _compare(need, objects[target], memo)
             assert isinstance(found, tuple)
             problems.extend(Problem(index, rule, need.file, message) for rule, message in found)
         if _lacks_relr(item.elf):
@@ -49,14 +49,19 @@ def _lacks_relr(facts: ElfFile) -> bool:
     )
 
 
-def _compare(need: VersionNeed, library: ElfFile, name: str) -> tuple[tuple[str, str], ...]:
-    if not library.version_definitions:
-        return (("version-unknown", f"{name} has no versions, and {need.versions[0].name} is needed"),)
-    defined = {(version.hash, version.name) for version in library.version_definitions}
+def _compare(need: VersionNeed, library: Loaded, memo: dict[object, object]) -> tuple[tuple[str, str], ...]:
+    if not library.elf.version_definitions:
+        return (
+            ("version-unknown", f"{library.name} has no versions, and {need.versions[0].name} is needed"),
+        )
+    defined = memo.get(library.path)
+    if defined is None:
+        defined = memo[library.path] = {(v.hash, v.name) for v in library.elf.version_definitions}
+    assert isinstance(defined, set)
     return tuple(
         (
             "version-weak" if version.weak else "version-missing",
-            f"{version.name} is needed of {need.file}, and {name} does not define it",
+            f"{version.name} is needed of {need.file}, and {library.name} does not define it",
         )
         for version in need.versions
         if (version.hash, version.name) not in defined
