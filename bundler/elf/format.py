@@ -93,21 +93,6 @@ class Segment(NamedTuple):
     align: int
 
 
-class Section(NamedTuple):
-    """A section header."""
-
-    name: int
-    type: int
-    flags: int
-    addr: int
-    offset: int
-    size: int
-    link: int
-    info: int
-    addralign: int
-    entsize: int
-
-
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Record layouts of one class and byte order."""
@@ -139,9 +124,6 @@ class Layout:
             return self.segment.pack(*segment)
         kind, flags, offset, vaddr, paddr, filesz, memsz, align = segment
         return self.segment.pack(kind, offset, vaddr, paddr, filesz, memsz, flags, align)
-
-    def unpack_sections(self, data: bytes) -> tuple[Section, ...]:
-        return tuple(map(Section._make, self.section.iter_unpack(data)))
 
 
 def _layout(bits: int, order: ByteOrder) -> Layout:

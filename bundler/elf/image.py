@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from operator import attrgetter
 
 from bundler.elf import format as f
-from bundler.elf.format import ElfError, ReadAt, Section, Segment
+from bundler.elf.format import ElfError, ReadAt, Segment
 from bundler.elf.read import ElfFile, file_offset, read_header
+from bundler.elf.sections import Sections
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +82,8 @@ class Image:
         self.entries: list[tuple[int, int]] = list(facts.dynamic)
         self.written: list[Write] = []
         self.read_now = overlay(read, self.written)
-        self._original_sections = self._read_sections()
-        self.sections = list(self._original_sections)
+        self._original_header = self.header
+        self.sections = self._read_sections()
         self._extents = self._occupied_ranges()
         dynamic = self.segment(f.PT_DYNAMIC)
         if dynamic is None:
@@ -105,19 +105,9 @@ class Image:
         """The value of a dynamic tag that may be there once."""
         return next((value for this, value in self.entries if this == tag), None)
 
-    def original_sections(self) -> tuple[Section, ...]:
-        return self._original_sections
-
-    def section_at(self, address: int, kind: int) -> Section | None:
-        """The section of a type that begins at an address."""
-        for section in self._original_sections:
-            if section.addr == address and section.type == kind:
-                return section
-        return None
-
     def occupied(self, start: int, end: int, *, but: tuple[int, int] | None = None) -> bool:
         """Whether a section (other than one exactly at ``but``) or a header table lies in a range."""
-        return any(at < end and start < stop and (at, stop) != but for at, stop in self._extents)
+        return [at for at, stop in self._extents if at < end and start < stop and (at, stop) != but] != []
 
     def slack(self, index: int) -> int:
         """Bytes by which a loaded segment can grow inside the file, not yet known to be zero."""
@@ -188,27 +178,21 @@ class Image:
                     new,
                     segment.align,
                 )
-        for index, section in enumerate(self.sections):
-            if (
-                start <= section.offset
-                and section.offset + section.size <= end
-                and section.size
-                and section.flags & f.SHF_ALLOC
-                and section.type != f.SHT_NOBITS
-            ):
-                self.sections[index] = section._replace(
-                    offset=section.offset + delta,
-                    addr=section.addr + shift,
-                    size=size if section.size == piece.size else section.size,
-                )
+        sections = self.sections
+        for index in sections.inside(start, end):
+            length = sections.sizes[index]
+            sections.place(
+                index,
+                sections.addresses[index] + shift,
+                sections.offsets[index] + delta,
+                size if length == piece.size else length,
+            )
         low, high = piece.address, piece.address + max(piece.size, 1)
-        strings = any(tag == f.DT_STRTAB and low <= value < high for tag, value in self.entries)
-        self.entries = [
-            (tag, value + shift if tag in _MOVING_TAGS and low <= value < high else value)
-            for tag, value in self.entries
-        ]
-        if strings:
-            self.set_entry(f.DT_STRSZ, size)
+        for index, (tag, value) in enumerate(self.entries):
+            if low <= value < high and tag in _MOVING_TAGS:
+                self.entries[index] = (tag, value + shift)
+                if tag == f.DT_STRTAB:
+                    self.set_entry(f.DT_STRSZ, size)
         if piece.wipe and piece.size:
             self.write(piece.offset, bytes(piece.size))
         if piece.data is None:
@@ -235,9 +219,9 @@ class Image:
 
     def resize_section(self, offset: int, size: int, new_size: int) -> None:
         """Change the size of the section that is exactly there, if there is one."""
-        for index, section in enumerate(self.sections):
-            if (section.offset, section.size) == (offset, size) and section.flags & f.SHF_ALLOC:
-                self.sections[index] = section._replace(size=new_size)
+        for index in self.sections.inside(offset, offset + size):
+            if self.sections.sizes[index] == size:
+                self.sections.place(index, self.sections.addresses[index], offset, new_size)
 
     def set_entry(self, tag: int, value: int) -> None:
         """Change the value of a dynamic tag that is there."""
@@ -246,16 +230,12 @@ class Image:
     def writes(self) -> tuple[Write, ...]:
         """All that differs from the file, later ones over earlier ones."""
         self._write_dynamic()
-        for index, (old, new) in enumerate(zip(self._original_sections, self.sections, strict=True)):
-            if old != new:
-                self.write(
-                    self.header.shoff + index * self.layout.section.size, self.layout.section.pack(*new)
-                )
+        for offset, record in self.sections.headers():
+            self.write(offset, record)
         table = tuple(self.segments)
         if table != self.facts.segments or len(table) != self.header.phnum:
             self.write(self.header.phoff, b"".join(map(self.layout.pack_segment, table)))
-        _, original = read_header(self.read(0, 64))
-        if self.header != original:
+        if self.header != self._original_header:
             self.write(f.HEADER_OFFSET, self.layout.header.pack(*self.header))
         self._check_program()
         return tuple(self.written)
@@ -263,14 +243,7 @@ class Image:
     def _check_program(self) -> None:
         """Refuse a plan that would write into code or data: a fault of ours, or a file that lies."""
         interpreter = next((s.offset for s in self.facts.segments if s.type == f.PT_INTERP), -1)
-        program: list[tuple[int, int]] = []
-        for section in sorted(self._original_sections, key=_offset):
-            if section.type == f.SHT_PROGBITS and section.size and section.offset != interpreter:
-                start, end = section.offset, section.offset + section.size
-                if program and start - program[-1][1] < 16:
-                    # Only padding lies between: one range, to compare with fewer.
-                    start, end = program[-1][0], max(end, program.pop()[1])
-                program.append((start, end))
+        program = self.sections.program(interpreter)
         for write in self.written:
             first, last = write.offset, write.offset + len(write.data)
             for start, end in program:
@@ -282,10 +255,10 @@ class Image:
     def _is_got(self, write: Write) -> bool:
         return len(write.data) == self.layout.word.size and write.offset == self._got_at
 
-    def _read_sections(self) -> tuple[Section, ...]:
+    def _read_sections(self) -> Sections:
         header, layout = self.header, self.layout
         if not header.shoff:
-            return ()
+            return Sections(layout, header, b"")
         count = header.shnum
         if header.shentsize != layout.section.size:
             raise ElfError(f"has section headers of {header.shentsize} bytes, not {layout.section.size}")
@@ -294,24 +267,20 @@ class Image:
             first = self.read(header.shoff, layout.section.size) if header.shoff < self.size else b""
             if len(first) != layout.section.size:
                 raise ElfError("the section headers lie outside the file")
-            count = layout.unpack_sections(first)[0].size
+            count = layout.section.unpack(first)[_SH_SIZE]
         length = count * layout.section.size
         if count > f.MAX_SECTIONS or header.shoff + length > self.size:
             raise ElfError("the section headers lie outside the file", why="perhaps the file is truncated")
-        return layout.unpack_sections(self.read(header.shoff, length))
+        return Sections(layout, header, self.read(header.shoff, length))
 
     def _occupied_ranges(self) -> list[tuple[int, int]]:
         """Where sections and header tables lie in the file: start and end."""
         header, layout = self.header, self.layout
-        extents = [
-            (section.offset, section.offset + section.size)
-            for section in self._original_sections
-            if section.size and section.type != f.SHT_NOBITS
-        ]
+        extents = self.sections.extents()
         for at, count, size in (
             (0, 1, header.ehsize),
             (header.phoff, header.phnum, layout.segment.size),
-            (header.shoff, len(self._original_sections), layout.section.size),
+            (header.shoff, len(self.sections), layout.section.size),
         ):
             if count:
                 extents.append((at, at + count * size))
@@ -369,7 +338,7 @@ class Image:
         return entries
 
 
-_offset = attrgetter("offset")
+_SH_SIZE = 5
 _DT_PLTGOT = 3
 _MOVING_TAGS = frozenset({f.DT_STRTAB, f.DT_SYMTAB, f.DT_HASH, f.DT_GNU_HASH})
 _FIXED_SEGMENTS = frozenset({f.PT_LOAD, f.PT_PHDR, f.PT_GNU_RELRO, f.PT_GNU_STACK})

@@ -65,9 +65,9 @@ def symbol_count(image: Image) -> int | None:
     """The number of dynamic symbols; None if neither a section nor a hash table tells."""
     entries = dict(image.facts.dynamic)
     step = 24 if image.layout.bits == 64 else 16
-    section = image.section_at(entries.get(f.DT_SYMTAB, 0), f.SHT_DYNSYM)
-    if section is not None:
-        return section.size // step
+    size = image.sections.at(entries.get(f.DT_SYMTAB, 0), f.SHT_DYNSYM)
+    if size is not None:
+        return size // step
     if f.DT_HASH in entries:
         width = _hash_width(image)
         offset, room = file_offset(image.facts.segments, entries[f.DT_HASH])
@@ -114,9 +114,9 @@ def _piece(image: Image, offset: int, address: int, size: int, align: int) -> Pi
 
 
 def _table_size(image: Image, tag: int, kind: int, address: int) -> int | None:
-    section = image.section_at(address, kind)
-    if section is not None:
-        return section.size
+    size = image.sections.at(address, kind)
+    if size is not None:
+        return size
     if tag == f.DT_STRTAB:
         return dict(image.facts.dynamic).get(f.DT_STRSZ)
     if tag == f.DT_SYMTAB:

@@ -224,7 +224,7 @@ def _end_of_content(image: Image) -> int:
     return max(
         image.header.shoff + len(image.sections) * image.layout.section.size,
         *(segment.offset + segment.filesz for segment in image.segments),
-        *(s.offset + s.size for s in image.sections if s.type != f.SHT_NOBITS),
+        *(end for _, end in image.sections.extents()),
         image.header.phoff + image.header.phnum * image.layout.segment.size,
     )
 

@@ -122,11 +122,10 @@ def fields(layout: int, shape: str) -> tuple[tuple[int, int], ...]:
             found += 3 * [(at, word) for at in range(segment.offset, segment.offset + segment.filesz, word)]
         if segment.type == f.PT_NOTE:
             found += [(at, 4) for at in range(segment.offset, segment.offset + segment.filesz, 4)]
-    for section in records.unpack_sections(
-        data[header.shoff : header.shoff + header.shnum * records.section.size]
-    ):
-        if section.type in (f.SHT_HASH, f.SHT_GNU_HASH, 0x6FFFFFFE, f.SHT_DYNSYM):
-            found += [(at, 4) for at in range(section.offset, section.offset + section.size, 4)]
+    table = data[header.shoff : header.shoff + header.shnum * records.section.size]
+    for _, kind, _, _, offset, size, *_ in records.section.iter_unpack(table):
+        if kind in (f.SHT_HASH, f.SHT_GNU_HASH, 0x6FFFFFFE, f.SHT_DYNSYM):
+            found += [(at, 4) for at in range(offset, offset + size, 4)]
     return tuple(found)
 
 
