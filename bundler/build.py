@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-import shutil
 import threading
 import time
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from bundler import installed, process
+from bundler.build_layout import lay_out, scripts
 from bundler.build_log import BuildLog
 from bundler.build_request import DESTINATION, FIFO, BuildRequest, environment
 from bundler.digest import Digest
@@ -27,8 +27,6 @@ from bundler.globs import matches
 from bundler.jobserver import Jobserver
 from bundler.sandbox import HOME, Mount, Room, Sandbox
 from bundler.store import Store, remove_tree
-from bundler.tree import EPOCH
-from bundler.unpack import place, unpack_deb
 
 TAIL = 20
 """Lines of the log that an error shows."""
@@ -91,7 +89,7 @@ def open_shell(request: BuildRequest, store: Store, sandbox: Sandbox, jobs: int)
         room = room_of(request, store, work, jobs)
         if request.recipe.patches:
             heard: list[bytes] = []
-            script = f"{HOME}/steps/{_scripts(request)[0][0]}"
+            script = f"{HOME}/steps/{scripts(request)[0][0]}"
             if sandbox.run(room, ["/bin/sh", "-eu", script], heard.append) != 0:
                 said = b"".join(heard).decode(errors="replace")
                 raise BuildError("the patches do not fit", where=str(request.recipe.path), detail=said)
@@ -120,44 +118,6 @@ def room_of(request: BuildRequest, store: Store, work: Path, jobs: int) -> Room:
     return Room(request.buildroot, work, mounts, environment(request, mounts, jobs))
 
 
-def lay_out(request: BuildRequest, work: Path) -> None:
-    """Put sources, patches and the steps' scripts where the steps see them.
-
-    Every source file gets one modification time: nothing is then newer than what was generated from it,
-    so a patch to `configure.ac` does not call for an automake that is not there.
-    """
-    source = work / "src"
-    for directory in (source, work / "dest", work / "patches", work / "steps"):
-        directory.mkdir()
-    for package in request.packages:
-        unpack_deb(package, source)
-    for wanted, file in request.sources:
-        place(wanted, file, source)
-    for patch in request.recipe.patches:
-        shutil.copyfile(patch, work / "patches" / patch.name)
-    for name, script in _scripts(request):
-        (work / "steps" / name).write_text(script + "\n")
-    _set_times(source)
-
-
-def _scripts(request: BuildRequest) -> list[tuple[str, str]]:
-    """File names and texts of the steps, in order."""
-    steps = [(step.name, step.script) for step in request.recipe.steps]
-    if request.recipe.patches:
-        steps.insert(0, ("patch", _patch_script(request)))
-    return [(f"{number:02}-{name}", script) for number, (name, script) in enumerate(steps, 1)]
-
-
-def _patch_script(request: BuildRequest) -> str:
-    commands = [
-        f"echo {shlex.quote(patch.name)}\n"
-        "patch -p1 --batch --forward --no-backup-if-mismatch "
-        f"-i {shlex.quote(f'{HOME}/patches/{patch.name}')}"
-        for patch in request.recipe.patches
-    ]
-    return "\n".join([*commands, f"find . -exec touch -h -d @{EPOCH} {{}} +"])
-
-
 class _Build:
     """One build while it runs."""
 
@@ -181,7 +141,7 @@ class _Build:
         self.dest = work / "dest"
         self.task = f"build {self.recipe.name}"
         self.room = room_of(request, store, work, jobs)
-        self.scripts = _scripts(request)
+        self.scripts = scripts(request)
 
     def run(self) -> Mapping[str, Digest]:
         began = time.monotonic()
@@ -319,11 +279,3 @@ class _Build:
             for start in range(0, len(files), _BATCH):
                 batch = [f"./{file}" for file in files[start : start + _BATCH]]
                 self._step("strip", ["strip", flag, "--enable-deterministic-archives", *batch], room)
-
-
-def _set_times(directory: Path) -> None:
-    """One time for all that was unpacked, links included."""
-    for parent, directories, files in os.walk(directory):
-        for name in (*directories, *files):
-            os.utime(os.path.join(parent, name), (EPOCH, EPOCH), follow_symlinks=False)
-    os.utime(directory, (EPOCH, EPOCH))

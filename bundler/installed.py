@@ -144,6 +144,8 @@ def licenses(source: Path, globs: Sequence[str]) -> dict[str, bytes]:
 
     Names are a file's own; one from a directory has that directory's name before it.
     """
+    if source.is_symlink():
+        return {}
     tree = DirectoryTree(source)
     candidates = walk(tree) if globs else _likely(tree)
     found: dict[str, bytes] = {}

@@ -200,6 +200,18 @@ def test_a_licence_that_is_a_link_out_is_not_read(buildroot: Path, store: Store)
     assert paths(store, digest) == ["bin/x", "share/licenses/small/LICENSE"]
 
 
+def test_a_source_directory_that_became_a_link_is_not_read(buildroot: Path, store: Store) -> None:
+    script = INSTALL + "; cd ..; rm -r src; ln -s / src"
+    digest = build(small_request(buildroot, {"install": script}), store)
+    assert paths(store, digest) == ["bin/x"]
+
+
+def test_a_step_whose_name_is_a_path(buildroot: Path, store: Store) -> None:
+    build(small_request(buildroot, {"../../x y": "echo $0", "install": INSTALL}), store)
+    (log,) = (store.root / "logs/small").iterdir()
+    assert log.read_text().startswith("==> .._.._x_y\n/build/steps/01-.._.._x_y\n")
+
+
 def test_a_step_that_fails(buildroot: Path, store: Store) -> None:
     script = 'i=0; while [ $i -lt 30 ]; do echo "line $i"; i=$((i+1)); done; printf "\\033[31mred\\n"; exit 3'
     request = small_request(buildroot, {"configure": "echo fine", "build": script, "install": "true"})

@@ -34,6 +34,7 @@ LINES = [
         "buildroot",
         "build_log",
         "build_request",
+        "build_layout",
         "installed",
         "registry",
         "engine",
