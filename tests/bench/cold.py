@@ -13,7 +13,8 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from bundler.build import lay_out, room_of
+from bundler.build import room_of
+from bundler.build_layout import lay_out
 from bundler.buildroot import find_buildroot
 from bundler.cli.common import CHECKOUT
 from bundler.fetch import Fetcher
