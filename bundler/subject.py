@@ -43,6 +43,7 @@ class Subject:
     commands: tuple[str, ...] = ()
     seed: bool = False
     digest: str | None = None
+    is_image: bool = False
     is_bundle: bool = False
     """Whether a manifest told what it requires; otherwise it may use whatever it was verified with."""
 
@@ -125,7 +126,7 @@ class Opener:
                 raise
             return self._described(Subject(name, self.prefix, tree, architecture, digest=image.id))
         subject = Subject(facts.name, facts.prefix, tree, architecture, facts.requires, digest=image.id)
-        return self._described(replace(subject, is_bundle=True))
+        return self._described(replace(subject, is_bundle=True, is_image=True))
 
     def _directory(self, path: Path, name: str) -> Subject:
         """A root file system, or the content of a prefix, which its manifest or ``--prefix`` places."""
@@ -172,6 +173,11 @@ class Judged:
     scope: Scope
     required: tuple[Subject, ...]
     """What it requires, directly or through others, in the order of finding."""
+
+    @property
+    def image(self) -> FileTree | None:
+        """The bundle's own image, if that is what was opened."""
+        return self.subject.tree if self.subject.is_image else None
 
     @property
     def others(self) -> tuple[str, ...]:

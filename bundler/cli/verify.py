@@ -77,7 +77,7 @@ def run(arguments: argparse.Namespace) -> int:
         raise InputError("there is nothing to verify", hint="name a bundle: bundle verify shell")
     with ExitStack() as stack:
         judged = open_all(arguments, stack)
-        reports = [verify(one.tree, one.scope) for one in judged]
+        reports = [verify(one.tree, one.scope, image=one.image) for one in judged]
         matrices = _prove(judged, arguments) if arguments.prove else []
         _print(judged, reports, matrices, arguments)
     in_order = all(report.ok for report in reports) and all(matrix.ok for matrix in matrices)

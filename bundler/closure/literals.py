@@ -2,21 +2,28 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
+from bundler.closure.libc import is_libc
 from bundler.closure.report import Scope, Violation, finding
-from bundler.closure.rules import Rule, Severity, rules
+from bundler.closure.rules import Rule, Severity, Where, rules
 
+_BUILD_FILE = re.compile(r"(\.pc|\.cmake|\.prl|\.pri|-config|/Makefile|\.mk)\Z")
 CHUNK = 1 << 20
 """Bytes read at once."""
 _NAME = frozenset(b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-+")
 
 
-def literal_rules(*, is_elf: bool, is_libc: bool) -> tuple[Rule, ...]:
+def literal_rules(path: str, *, is_elf: bool) -> tuple[Rule, ...]:
     """The rules that look for bytes in a file of that kind."""
-    kinds = {"any"} | ({"libc"} if is_libc else {"elf"} if is_elf else set())
-    return tuple(rule for rule in rules().values() if rule.strings and rule.where in kinds)
+    kind: Where | None = None
+    if is_elf:
+        kind = "libc" if is_libc(path) else "elf"
+    elif _BUILD_FILE.search(path):
+        kind = "build-file"
+    return tuple(rule for rule in rules().values() if rule.strings and rule.where in ("any", kind))
 
 
 def check_literals(path: str, stream: BinaryIO, wanted: Iterable[Rule], scope: Scope) -> Iterator[Violation]:

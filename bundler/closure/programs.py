@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import zip_longest
 
+from bundler.closure.files import Files
 from bundler.closure.loaded import Closure, How
 from bundler.closure.loader import Loader
 from bundler.closure.report import Scope, Violation, finding
 from bundler.elf.read import ElfFile
+
+_LIBRARY = re.compile(rb"(?<=\0)lib[\w+.-]{1,100}\.so(?:\.\d{1,8}){1,4}(?=\0)")
+_SHOWN = 5
 
 Key = tuple[str, str, str]
 """Path of the requester, rule, subject: what many programs have in common is reported once."""
@@ -82,6 +87,30 @@ def check_dlopen(loader: Loader, closure: Closure) -> Iterator[Violation]:
             what = f" for {note.feature}" if note.feature else ""
             message = f"asks for {' or '.join(note.sonames)}{what}, which is not found"
             yield finding(rule, "/" + own.path, message, ("/" + own.path, note.sonames[0]))
+
+
+def check_names(files: Files, loader: Loader, closure: Closure) -> Iterator[Violation]:
+    """Names of libraries that lie in a file which calls dlopen, as far as they are not to be found."""
+    own = closure.objects[0]
+    loaded = {name for item in closure.objects for name in (item.elf.soname, *item.elf.needed) if name}
+    lists = loader.lists([own], 0)
+    names = library_names(files, own.path) - loaded
+    missing = sorted(name for name in names if not loader.finds(lists, name))
+    if missing:
+        more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
+        message = f"calls dlopen, and names {', '.join(missing[:_SHOWN])}{more}"
+        yield finding("dlopen-named", "/" + own.path, message)
+
+
+def library_names(files: Files, path: str) -> set[str]:
+    """Strings in a file that are names of libraries with a version, as ``libz.so.1``."""
+    found: set[str] = set()
+    with files.tree.open(path) as stream:
+        tail = b""
+        while data := stream.read(1 << 20):
+            found.update(match.decode() for match in _LIBRARY.findall(tail + data))
+            tail = data[-256:]
+    return found
 
 
 def _check_places(closure: Closure, scope: Scope, seen: set[Key]) -> Iterator[Violation]:

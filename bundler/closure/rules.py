@@ -9,7 +9,7 @@ from functools import cache
 from importlib import resources
 from typing import Literal
 
-Where = Literal["libc", "elf", "any"]
+Where = Literal["libc", "elf", "build-file", "any"]
 
 
 class Severity(StrEnum):

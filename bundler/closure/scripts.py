@@ -11,8 +11,6 @@ from bundler.tree import Entry, Kind
 
 HEAD = 256
 """Bytes that Linux reads of a file to be executed (BINPRM_BUF_SIZE) since 5.1."""
-OLD_HEAD = 128
-"""The same before 5.1; a line that only fits the larger one is reported for old kernels' sake."""
 MAX_CHAIN = 5
 """Interpreters that the kernel follows before it answers ELOOP."""
 

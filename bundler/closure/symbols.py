@@ -63,6 +63,10 @@ class SymbolChecker:
                 message = f"nothing defines {', '.join(missing[:_SHOWN])}{more}"
                 yield finding("symbol-missing", "/" + item.path, message, closure.chain(index))
 
+    def loads_by_name(self, path: str, facts: ElfFile) -> bool:
+        """Whether a file calls dlopen."""
+        return not self._of(path, facts).undefined.isdisjoint(("dlopen", "dlmopen"))
+
     def _of(self, path: str, facts: ElfFile) -> Symbols:
         if path not in self._symbols:
             try:

@@ -12,7 +12,7 @@ from bundler.closure.literals import check_literals, literal_rules
 from bundler.closure.loaders import Loaders, default_loader
 from bundler.closure.names import check_entry
 from bundler.closure.objects import check_object, fits, is_loadable
-from bundler.closure.programs import Key, by_search, check_closure, check_dlopen, check_order
+from bundler.closure.programs import Key, by_search, check_closure, check_dlopen, check_names, check_order
 from bundler.closure.report import Report, Scope, Violation, finding
 from bundler.closure.rules import Severity, rules
 from bundler.closure.scripts import HEAD, check_script
@@ -21,7 +21,7 @@ from bundler.closure.versions import highest_versions
 from bundler.elf.read import ElfError, ElfFile, is_elf
 from bundler.errors import BundleError, InputError, raise_all
 from bundler.globs import matches
-from bundler.tree import Entry, FileTree, Kind, walk
+from bundler.tree import Entry, FileTree, Kind, join, walk
 
 MAX_LOOKUPS_IN_ALL = 8_000_000
 """Needed names that are looked up in one verification: about a minute's work, and 100 large bundles."""
@@ -31,15 +31,16 @@ class MissingBundle(InputError):
     """A prefix that the scope allows is not in the tree: nothing can be said about what is in it."""
 
 
-def verify(tree: FileTree, scope: Scope) -> Report:
+def verify(tree: FileTree, scope: Scope, *, image: FileTree | None = None) -> Report:
     """Judge the files below ``scope.prefix`` in ``tree``, which shows all allowed prefixes at their places.
 
-    Raises MissingBundle where an allowed prefix is absent, and InputError for an accept that no bundle
-    may have.  What is wrong with the files is in the report.
+    ``image`` is the bundle's own image, if it is in one: it must hold nothing but the prefix.  Raises
+    MissingBundle where an allowed prefix is absent, and InputError for an accept that no bundle may have.
+    What is wrong with the files is in the report.
     """
     _check_scope(tree, scope)
     run = _Run(tree, scope)
-    found = list(run.findings())
+    found = [*run.findings(), *(_check_image(image, scope) if image is not None else ())]
     return _report(scope, found, run)
 
 
@@ -70,7 +71,7 @@ class _Run:
         with self.files.tree.open(entry.path) as stream:
             head = stream.read(HEAD + 1)
             elf = is_elf(head)
-            wanted = literal_rules(is_elf=elf, is_libc=elf and is_libc(path))
+            wanted = literal_rules(path, is_elf=elf)
             stream.seek(0)
             yield from check_literals(path, stream, wanted, self.scope)
         if elf:
@@ -115,8 +116,21 @@ class _Run:
                 yield from check_order(closure, loaders.load(path, facts, as_if=by_search(facts)))
             if self.scope.deep and facts.is_executable:
                 yield from symbols.check(closure)
+            if self.scope.deep and symbols.loads_by_name(path, facts):
+                yield from check_names(self.files, loaders.glibc(facts), closure)
             if facts.dlopen_notes:
                 yield from check_dlopen(loaders.glibc(facts), closure)
+
+
+def _check_image(image: FileTree, scope: Scope) -> Iterator[Violation]:
+    """What lies beside the prefix, named where it branches off the way there."""
+    here = ""
+    for part in scope.prefix.strip("/").split("/"):
+        for name in image.names(here):
+            if name != part:
+                path = "/" + join(here, name)
+                yield finding("beside-prefix", path, f"is not in {scope.prefix}")
+        here = join(here, part)
 
 
 def _check_scope(tree: FileTree, scope: Scope) -> None:

@@ -82,6 +82,19 @@ def test_an_undefined_symbol_is_found_in_deep_mode_alone(style: str, tmp_path: P
     assert [(item.path, item.message) for item in found] == [("/p/bin/t", "nothing defines gone")]
 
 
+@needs_compiler
+def test_names_beside_a_call_of_dlopen(tmp_path: Path) -> None:
+    source = (
+        "void *dlopen(const char *, int);\n"
+        'void *a(void) { return dlopen("libgone.so.4", 1); }\n'
+        'void *b(void) { return dlopen("liba.so.1", 1); }\n'
+    )
+    compile_c(tmp_path / "p/lib/liba.so.1", source, "-shared", "-Wl,-soname,liba.so.1,-rpath,/p/lib")
+    deep = verify(DirectoryTree(tmp_path), replace(SCOPE, deep=True))
+    found = [item.message for item in deep.notes if item.rule == "dlopen-named"]
+    assert found == ["calls dlopen, and names libgone.so.4"]
+
+
 def test_damaged_tables_are_our_error_or_nothing(tmp_path: Path) -> None:
     import random
 

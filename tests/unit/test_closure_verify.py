@@ -279,6 +279,11 @@ CASES: list[tuple[str, str, Break]] = [
         lambda p: write(p / "lib/libc.so.6", forge(LIBC) + b"\0/usr/lib/locale\0"),
     ),
     (
+        "build-file-host",
+        "lib/pkgconfig/a.pc",
+        lambda p: script(p / "lib/pkgconfig/a.pc", "Libs: -L/usr/lib -la\n", 0o644),
+    ),
+    (
         "host-literal",
         "bin/tool",
         lambda p: write(p / "bin/tool", forge(TOOL) + b"\0/bin/sh\0"),
@@ -328,6 +333,8 @@ def test_no_rule_is_without_a_case() -> None:
         "preload",
         "relro",
         "accept-unused",
+        "beside-prefix",
+        "dlopen-named",
     }
     assert {rule for rule, _, _ in CASES} | elsewhere == set(rules())
 
@@ -426,6 +433,15 @@ def test_owners_and_capabilities(tmp_path: Path) -> None:
     report = verify(Marked(tmp_path), SCOPE)
     assert [(item.rule, item.path) for item in report.violations] == [("capabilities", f"{PREFIX}/bin/tool")]
     assert ("owner", f"{PREFIX}/bin/tool") in {(item.rule, item.path) for item in report.notes}
+
+
+def test_an_image_holds_nothing_but_the_prefix(tmp_path: Path) -> None:
+    prefix = sound(tmp_path)
+    write(tmp_path / "etc/passwd", b"root")
+    write(prefix.parent / "2/bin/tool", TOOL)
+    tree = DirectoryTree(tmp_path)
+    found = [item.path for item in verify(tree, SCOPE, image=tree).violations]
+    assert found == ["/.deps/rt", "/.deps/x/2", "/etc"]
 
 
 def test_a_finding_is_reported_once_however_many_programs_share_it(tmp_path: Path) -> None:
