@@ -3,7 +3,8 @@
 A layer is fetched anew when any of its members changed.  Its expected cost is its size times the chance
 of that, taken half from how often its members did change together and half from their rates as if they
 were independent: the first knows that a project's packages move at once, the second what has not happened
-yet.  Layers are merged greedily to the budget, then members are moved while that helps.
+yet.  Layers are merged greedily to the budget, or the largest stand alone, and members are moved while that
+helps; the cheaper of the two outcomes is taken.
 
 Later plans begin with the former one, which is an input like any other: a member moves only if what that
 saves over the updates to come is more than what it makes clients fetch now.
@@ -23,7 +24,7 @@ HALF_LIFE = 26.0
 """Weeks after which an update counts half as much."""
 HORIZON = 12
 """Updates over which a move has to pay."""
-_PRIOR = 1.0
+_PRIOR = 3.0
 """Periods' worth of evidence that the mean rate counts for."""
 _LEAST = 0.01
 """Updates per period that the mean component is taken to have at least, where no history says more."""
@@ -116,10 +117,15 @@ class Planner:
 
     def first(self) -> Plan:
         """A plan without memory."""
-        layers = [self._layer([at]) for at in range(len(self.components))]
-        layers = self._merge(layers)
-        self._improve(layers, dirty=frozenset(range(len(self.components))))
-        return self._plan(layers)
+        everything = frozenset(range(len(self.components)))
+        merged = self._merge([self._layer([at]) for at in everything])
+        by_size = sorted(everything, key=lambda at: (-self.components[at].size, at))
+        alone = [self._layer([at]) for at in by_size[: self._budget - 1]]
+        rest = by_size[self._budget - 1 :]
+        starts = [merged, [*alone, self._layer(rest)] if rest else alone]
+        for layers in starts:
+            self._improve(layers, dirty=everything)
+        return self._plan(min(starts, key=lambda layers: sum(map(self._cost, layers))))
 
     def next(self, former: Plan, changed: Collection[str]) -> Plan:
         """A plan that begins with a former one; ``changed`` are the components that differ since then."""

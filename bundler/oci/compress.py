@@ -29,6 +29,10 @@ MEMBER = 4 << 20
 COMPRESSOR = "bundle.compressor"
 """Annotation of a layer: name, version and level of what compressed it."""
 
+_THREADS = 4
+"""At most, unless asked: each holds a member, and memory shall stay small on large machines, too."""
+_JOB = 2 << 20
+"""Uncompressed bytes that one of zstd's workers takes: its default needs more memory than we allow."""
 _LEVELS = {"gzip": 6, "zstd": 3}
 _MEDIA_TYPES = {"gzip": media.LAYER_GZIP, "zstd": media.LAYER_ZSTD, "none": media.LAYER}
 _CODECS = {
@@ -65,7 +69,7 @@ def compress_layer(layer: Layer, codec: Codec, directory: Path, *, threads: int 
 
 def compressor(codec: Codec, file: IO[bytes], *, threads: int | None = None) -> Gzip | Zstd:
     """What compresses into ``file`` all that is written to it; ``abandon`` it in any case."""
-    count = threads or os.cpu_count() or 1
+    count = threads or min(os.cpu_count() or 1, _THREADS)
     return Gzip(file, count) if codec == "gzip" else Zstd(file, count)
 
 
@@ -138,7 +142,7 @@ class Gzip:
         self._out = _Hashed(file)
         self._pool = ThreadPoolExecutor(threads, "gzip")
         self._waiting: deque[Future[bytearray]] = deque()
-        self._most = threads * 2
+        self._most = threads + 1
         self._member = bytearray()
 
     def write(self, data: bytes | memoryview, /) -> None:
@@ -151,9 +155,9 @@ class Gzip:
                 self._submit()
 
     def _submit(self) -> None:
-        self._waiting.append(self._pool.submit(self._compress, bytes(self._member), _LEVELS["gzip"]))
-        self._member.clear()
-        while len(self._waiting) > self._most:
+        self._waiting.append(self._pool.submit(self._compress, self._member, _LEVELS["gzip"]))
+        self._member = bytearray()
+        while len(self._waiting) >= self._most:
             self._out.write(self._waiting.popleft().result())
 
     def finish(self) -> tuple[Digest, int]:
@@ -180,6 +184,7 @@ class Zstd:
                 parameters.compression_level: _LEVELS["zstd"],
                 parameters.checksum_flag: 1,
                 parameters.nb_workers: max(1, threads),
+                parameters.job_size: _JOB,
             }
         )
         self._out = _Hashed(file)
