@@ -44,12 +44,12 @@ def movable(image: Image) -> list[Piece]:
     return sorted(pieces, key=lambda piece: piece.offset)
 
 
-def symbol_names(image: Image) -> list[int] | None:
-    """References of the dynamic symbols to the string table, sorted; None if nothing tells their number."""
+def symbol_names(image: Image) -> set[int] | None:
+    """References of the dynamic symbols to the string table; None if nothing tells their number."""
     entries = dict(image.facts.dynamic)
     address = entries.get(f.DT_SYMTAB)
     if address is None:
-        return []
+        return set()
     count = symbol_count(image)
     if count is None:
         return None
@@ -58,7 +58,7 @@ def symbol_names(image: Image) -> list[int] | None:
     if count * step > min(room, MAX_TABLE):
         raise ElfError("the dynamic symbols reach beyond their segment")
     names = _words(image, image.read(offset, count * step))
-    return sorted(set(names[:: step // 4]))
+    return set(names[:: step // 4])
 
 
 def symbol_count(image: Image) -> int | None:

@@ -205,16 +205,17 @@ def _version_names(image: Image, tag: int, names: Callable[[ReadAt, int, int, st
 
 def _kept_references(
     image: Image, entries: list[Entry], files: list[tuple[int, int | bytes]], needs: Names
-) -> list[int] | None:
-    """Every reference to the string table that stays, sorted; None if they cannot all be known."""
+) -> set[int] | None:
+    """Every reference to the string table that stays; None if they cannot all be known."""
     symbols = symbol_names(image)
     if symbols is None or any(tag in _UNKNOWN_REFERENCES for tag, _ in image.entries):
         return None
-    kept = {value for tag, value in entries if tag in f.STRING_TAGS and isinstance(value, int)}
+    kept = symbols
+    kept.update(value for tag, value in entries if tag in f.STRING_TAGS and isinstance(value, int))
     kept.update(value for _, value in files if isinstance(value, int))
     definitions = _version_names(image, f.DT_VERDEF, definition_names)
-    kept.update(needs.others, definitions.others, symbols)
-    return sorted(kept)
+    kept.update(needs.others, definitions.others)
+    return kept
 
 
 def _write_strings(

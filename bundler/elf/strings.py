@@ -6,8 +6,7 @@ lands in it, neither in it nor in a longer one that it ends.
 
 from __future__ import annotations
 
-from bisect import bisect_left
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 
 from bundler.elf.format import ElfError
 
@@ -33,21 +32,20 @@ class StringTable:
             raise ElfError("a string of the dynamic string table has no end")
         return bytes(self.data[at:end])
 
-    def blank(self, abandoned: Iterable[int], kept: Sequence[int]) -> None:
-        """Zero the abandoned strings that no kept reference touches; ``kept`` is sorted."""
+    def blank(self, abandoned: Iterable[int], kept: set[int]) -> None:
+        """Zero the abandoned strings that no kept reference touches."""
         for at in sorted(abandoned):
             length = len(self.text(at))
             owner = self.data.rfind(b"\0", 0, at) + 1
-            near = bisect_left(kept, owner)
-            if length and (near == len(kept) or kept[near] >= at + length):
+            if length and kept.isdisjoint(range(owner, at + length)):
                 self.data[at : at + length] = bytes(length)
                 self._free.append((at, length))
                 self.changed.append((at, at + length))
 
-    def open_padding(self, kept: Sequence[int]) -> None:
-        """Use the zeros behind the last string, unless a reference lands there; ``kept`` is sorted."""
+    def open_padding(self, kept: set[int]) -> None:
+        """Use the zeros behind the last string, unless a reference lands there."""
         used = len(self.data.rstrip(b"\0")) + 1
-        if used < len(self.data) and (not kept or kept[-1] < used):
+        if used < len(self.data) and max(kept, default=0) < used:
             # Blanked strings at the end are part of it.
             self._free = [slot for slot in self._free if slot[0] < used]
             self._free.append((used, len(self.data) - used - 1))
