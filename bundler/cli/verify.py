@@ -10,12 +10,14 @@ import textwrap
 from contextlib import ExitStack
 from pathlib import Path
 
+from bundler.catalogue import Catalogue
 from bundler.cli import common
 from bundler.closure import Report, rules, to_text, verify
 from bundler.closure.matrix import Matrix, to_html
 from bundler.closure.matrix import to_text as matrix_text
 from bundler.errors import ExitCode, InputError
 from bundler.recipe import Accept
+from bundler.settings import cache_directory
 from bundler.subject import Judged, Opener, gather
 from bundler.target import ARCHITECTURES
 
@@ -57,7 +59,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
         metavar="[NAME=]DIR",
         action="append",
         default=[],
-        help="root file system to start commands in, besides an empty one",
+        help="root file system to start commands in, besides an empty one and the Debian of the build root",
     )
     parser.add_argument("--html", metavar="FILE", type=Path, help="write what --run found as a page")
     parser.add_argument("--deep", action="store_true", help="look for undefined symbols, too")
@@ -87,7 +89,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _prove(judged: list[Judged], arguments: argparse.Namespace) -> list[Matrix]:
     from bundler.proof import prove, read_roots
 
-    roots = read_roots(arguments.foreign)
+    roots = {**_own_roots(), **read_roots(arguments.foreign)}
     matrices = [prove(one, roots, jobs=len(os.sched_getaffinity(0))) for one in judged]
     if arguments.html:
         common.write_text(arguments.html, to_html(matrices))
@@ -116,14 +118,7 @@ def accepts_of(name: str) -> tuple[Accept, ...]:
     file = common.CHECKOUT / "images" / f"{name}.toml"
     if "/" in name or not file.is_file():
         return ()
-    from bundler.catalogue import Catalogue
-
-    catalogue = Catalogue(
-        recipes=(common.CHECKOUT / "recipes",),
-        images=(common.CHECKOUT / "images",),
-        toolchains=common.CHECKOUT / "toolchain",
-    )
-    return catalogue.bundles[name].accepts
+    return _catalogue().bundles[name].accepts
 
 
 def explain(name: str) -> str:
@@ -146,6 +141,21 @@ def explain(name: str) -> str:
             )
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+def _own_roots() -> dict[str, Path | None]:
+    """Roots that are at hand without being named: an empty one, and the Debian in which recipes build."""
+    from bundler.buildroot import find_buildroot
+    from bundler.store import Store
+
+    toolchain = _catalogue().toolchain("seed")
+    built = find_buildroot(Store(cache_directory()), toolchain.buildroot, toolchain.links)
+    return {"scratch": None, **({"debian": built} if built is not None else {})}
+
+
+def _catalogue() -> Catalogue:
+    images, recipes = (common.CHECKOUT / "images",), (common.CHECKOUT / "recipes",)
+    return Catalogue(recipes=recipes, images=images, toolchains=common.CHECKOUT / "toolchain")
 
 
 def _print(
