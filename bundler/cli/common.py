@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from bundler.catalogue import Catalogue
 from bundler.engine import ENGINES, Engine, connect
@@ -15,6 +18,9 @@ from bundler.plan import Plan, make_plan
 from bundler.settings import Settings, cache_directory
 from bundler.store import Store, write_file
 from bundler.target import DEFAULT_ROOT, parse_target
+
+if TYPE_CHECKING:
+    from bundler.oci.image import Image
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 """Where our own recipes, images and toolchains lie."""
@@ -153,3 +159,21 @@ def add_engine(group: argparse._ActionsContainer) -> None:
 def engine(arguments: argparse.Namespace) -> Engine:
     """The engine that options of :func:`add_use` choose; raises EnvironmentLacks where none answers."""
     return connect(arguments.engine)
+
+
+def image(name: str, out: Path, stack: ExitStack, engine: Callable[[], Engine]) -> Image:
+    """The image that a user means: ``docker:IMAGE``, a path, or the name of a bundle that was built.
+
+    What is taken out of the engine for it is removed with ``stack``.
+    """
+    from bundler.oci.read import find_image, open_image
+
+    kind, colon, reference = name.partition(":")
+    if not colon or kind not in ENGINES:
+        return find_image(name, out)
+    file = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bundle-"))) / "image.tar"
+    found = engine()
+    if found.image(reference) is None:
+        raise InputError(f"{found.name} has no image {reference!r}")
+    found.save(reference, file)
+    return open_image(file)

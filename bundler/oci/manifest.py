@@ -24,7 +24,9 @@ PLACE = "share/bundle"
 MANIFEST = f"{PLACE}/manifest.jsonl"
 
 _POOL = re.compile(r"debian:pool/[^/]+/[^/]+/([^/]+)/[^/]+_([^/_]+?)(?:\.orig.*|\.tar.*)\Z")
+_BINARY = re.compile(r"pool/[^/]+/[^/]+/([^/]+)/")
 _PYPI = re.compile(r"pypi:([^/]+)/")
+_DISTRIBUTION = re.compile(r"(.+?)-(\d[^-]*?)(?:-.*\.whl|\.tar\.\w+|\.zip)\Z")
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,16 +95,12 @@ def package_urls(recipe: Recipe, packages: Iterable[LockedPackage] = ()) -> tupl
     """Package URLs: of Debian's packages where it is made of them, else of where its sources come from."""
     if recipe.purl:
         return (recipe.purl.replace("{version}", recipe.version),)
-    debian = tuple(
-        f"pkg:deb/debian/{_escape(package.name)}@{_escape(package.version)}?arch={package.architecture}"
-        for package in packages
-    )
+    debian = tuple(map(_binary_package, packages))
     if debian:
         return debian
     urls = [url for source in recipe.sources for url in source.urls]
-    for url in urls:
-        if found := _PYPI.match(url):
-            return (f"pkg:pypi/{found[1].lower().replace('_', '-')}@{_escape(recipe.version)}",)
+    if pypi := tuple(dict.fromkeys(_pypi_package(url, recipe.version) for url in urls if _PYPI.match(url))):
+        return pypi
     qualifiers = []
     if recipe.sources:
         upstream = next((url for url in urls if url.startswith(("https:", "http:"))), None)
@@ -119,6 +117,23 @@ def package_urls(recipe: Recipe, packages: Iterable[LockedPackage] = ()) -> tupl
             else ()
         ),
     )
+
+
+def _binary_package(package: LockedPackage) -> str:
+    """A binary package, with the source package that it was built from: advisories name that one."""
+    url = f"pkg:deb/debian/{_escape(package.name)}@{_escape(package.version)}?arch={package.architecture}"
+    found = _BINARY.match(package.path)
+    return f"{url}&upstream={_escape(found[1])}" if found and found[1] != package.name else url
+
+
+def _pypi_package(url: str, version: str) -> str:
+    """A distribution, with the version in its file's name; ``version`` where that is built in another way."""
+    project, _, file = url.removeprefix("pypi:").partition("/")
+    name = re.sub(r"[-_.]+", "-", project).lower()
+    found = _DISTRIBUTION.match(file)
+    if found and re.sub(r"[-_.]+", "-", found[1]).lower() == name:
+        version = found[2]
+    return f"pkg:pypi/{_escape(name)}@{_escape(version)}"
 
 
 def cpe_of(recipe: Recipe) -> str:

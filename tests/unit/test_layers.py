@@ -27,6 +27,10 @@ LINES = [
         "upstream",
         "corresponding",
         "survey",
+        "versions",
+        "osv",
+        "advisories",
+        "holders",
     ],
     [
         "jobserver",

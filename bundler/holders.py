@@ -1,0 +1,131 @@
+"""What holds which software: recipes, the bundles that list them, and images that say so in manifests."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from bundler import labels
+from bundler.advisories import Software
+from bundler.catalogue import Catalogue
+from bundler.errors import BundleError, InputError
+from bundler.oci.image import Image
+from bundler.oci.manifest import MANIFEST, cpe_of, package_urls
+from bundler.oci.merged import ImageTree
+from bundler.plan import required
+from bundler.recipe import Recipe, Toolchain
+from bundler.tree import FileTree, Kind
+
+MAX_LINE = 4 << 20
+"""Bytes of one line of a manifest that are read."""
+MAX_LINES = 100_000
+"""Lines of a manifest that are read before its entries begin."""
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """Software inside an image, and the bundle that it belongs to."""
+
+    software: Software
+    bundle: str
+
+
+def of_recipe(recipe: Recipe, toolchain: Toolchain) -> Software:
+    """The software that a recipe makes, by the names that its image's manifest would have."""
+    locked = {package.name: package for package in toolchain.lock.packages}
+    packages = [locked[name] for name in recipe.packages if name in locked]
+    return Software(recipe.name, recipe.version, package_urls(recipe, packages), cpe_of(recipe))
+
+
+def recipes_held(catalogue: Catalogue, toolchain: Toolchain) -> dict[Software, tuple[Path, tuple[str, ...]]]:
+    """Software of every recipe, with its file and the bundles that list it."""
+    bundles: dict[str, list[str]] = {}
+    for name in catalogue.bundles:
+        for recipe in catalogue.bundles[name].recipes:
+            bundles.setdefault(recipe, []).append(name)
+    recipes = {**{name: catalogue.recipes[name] for name in catalogue.recipes}, **toolchain.recipes}
+    return {
+        of_recipe(recipe, toolchain): (recipe.path, tuple(bundles.get(name, ())))
+        for name, recipe in recipes.items()
+    }
+
+
+def requirers(catalogue: Catalogue) -> dict[str, tuple[str, ...]]:
+    """For each bundle those that require it, directly or through others."""
+    found: dict[str, list[str]] = {name: [] for name in catalogue.bundles}
+    for name in catalogue.bundles:
+        for other in required(name, catalogue.bundles):
+            found[other].append(name)
+    return {name: tuple(others) for name, others in found.items()}
+
+
+def held_by(image: Image, where: str) -> list[Held]:
+    """What the manifests inside an image name, also where it was put together out of several bundles.
+
+    Raises InputError for an image that has no manifest, or one that is none.
+    """
+    found = list(_of_bundle(image, where))
+    if not found:
+        with ImageTree(image) as tree:
+            for entry in tree.walk():
+                if entry.path.endswith("/" + MANIFEST) and entry.kind is Kind.FILE:
+                    found += _read(tree, entry.path, where)
+    if not found:
+        raise InputError(
+            "says nothing of what is inside it",
+            where=where,
+            why="no bundle's manifest lies in it",
+            hint="'bundle build' and 'bundle adopt' make images that have one",
+        )
+    return found
+
+
+def _of_bundle(image: Image, where: str) -> Iterator[Held]:
+    """From the manifest in the last layer of a single bundle, without a look into the others."""
+    try:
+        facts = labels.read_facts(image.labels, where=where)
+    except BundleError:
+        return
+    place = f"{facts.prefix.strip('/')}/{MANIFEST}"
+    with ImageTree(replace(image, layers=image.layers[-1:], original=None)) as tree:
+        if tree.get(place) is not None:
+            yield from _read(tree, place, where)
+
+
+def _read(tree: FileTree, path: str, where: str) -> Iterator[Held]:
+    with tree.open(path) as stream:
+        bundle = ""
+        for record in _head(stream, f"{where}:/{path}"):
+            if record["type"] == "bundle":
+                bundle = str(record.get("name", ""))
+            elif record.get("license"):
+                yield Held(_software(record), bundle)
+
+
+def _head(stream: BinaryIO, where: str) -> Iterator[Mapping[str, Any]]:
+    """The lines of a manifest before its entries, which are the most of it and tell nothing here."""
+    for number in range(1, MAX_LINES):
+        line = stream.readline(MAX_LINE)
+        try:
+            record = json.loads(line) if line else {"type": "entry"}
+            kind = record["type"]
+        except (ValueError, RecursionError, KeyError, TypeError) as error:
+            raise InputError(
+                "is no line of a manifest", where=f"{where}:{number}", why=repr(error)
+            ) from error
+        if kind not in ("bundle", "recipe"):
+            return
+        yield record
+
+
+def _software(record: Mapping[str, Any]) -> Software:
+    purls = record.get("purls")
+    return Software(
+        str(record.get("name", "")),
+        str(record.get("version", "")),
+        tuple(map(str, purls)) if isinstance(purls, list) else (),
+        str(record.get("cpe", "")),
+    )
