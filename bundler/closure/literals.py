@@ -41,7 +41,7 @@ def check_literals(path: str, stream: BinaryIO, wanted: Iterable[Rule], scope: S
 
 
 def find_literals(stream: BinaryIO, texts: Iterable[str]) -> frozenset[str]:
-    """Those of ``texts`` that the stream holds as a path of its own or the beginning of one.
+    """Those of ``texts`` that the stream holds; a path only as one of its own or the beginning of one.
 
     ``/bin/sh`` is found neither in ``/.deps/rt/1/bin/sh`` nor in ``/bin/shred``.
     """
@@ -63,13 +63,15 @@ def find_literals(stream: BinaryIO, texts: Iterable[str]) -> frozenset[str]:
 
 
 def _holds(window: bytes, needle: bytes) -> bool:
-    """Whether ``needle`` stands in ``window`` as a path; the first and last byte are context alone."""
+    """Whether ``needle`` stands in ``window``; the first and last byte are context alone."""
     at = window.find(needle, 1)
     while at >= 0:
         end = at + len(needle)
         if end >= len(window):
             return False  # the byte behind decides, and comes with the next window
-        if window[at - 1] not in _NAME and (needle.endswith(b"/") or window[end] not in _NAME):
+        if (needle[:1] != b"/" or window[at - 1] not in _NAME) and (
+            needle.endswith(b"/") or window[end] not in _NAME
+        ):
             return True
         at = window.find(needle, at + 1)
     return False

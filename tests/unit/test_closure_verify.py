@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import struct
@@ -14,6 +15,7 @@ import pytest
 from closure_forge import Forged, elf_hash, forge, write
 
 from bundler.closure import MissingBundle, Report, Scope, Severity, rules, to_json, to_text, verify
+from bundler.closure.literals import CHUNK, find_literals
 from bundler.errors import BundleError, InputError
 from bundler.recipe import Accept
 from bundler.target import ARCHITECTURES
@@ -433,6 +435,24 @@ def test_owners_and_capabilities(tmp_path: Path) -> None:
     report = verify(Marked(tmp_path), SCOPE)
     assert [(item.rule, item.path) for item in report.violations] == [("capabilities", f"{PREFIX}/bin/tool")]
     assert ("owner", f"{PREFIX}/bin/tool") in {(item.rule, item.path) for item in report.notes}
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        (b"\0/bin/sh\0", True),
+        (b"/bin/sh", True),
+        (b"'/bin/sh' -c", True),
+        (b"/.deps/rt/1/bin/sh\0", False),
+        (b"/bin/shred\0", False),
+        (b"/bin/sh/x", True),
+        (b"x/bin/sh", False),
+    ],
+)
+@pytest.mark.parametrize("before", [0, 1, CHUNK - 8, CHUNK - 7, CHUNK - 4, CHUNK - 1, CHUNK])
+def test_literals_are_found_as_paths_wherever_a_read_cuts_them(text: bytes, found: bool, before: int) -> None:
+    stream = io.BytesIO(b"\n" * before + text)
+    assert find_literals(stream, ["/bin/sh"]) == ({"/bin/sh"} if found else set())
 
 
 def test_an_image_holds_nothing_but_the_prefix(tmp_path: Path) -> None:
