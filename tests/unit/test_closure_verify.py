@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import struct
 import sys
 from collections.abc import Callable
@@ -339,6 +340,11 @@ def test_no_rule_is_without_a_case() -> None:
         "dlopen-named",
     }
     assert {rule for rule, _, _ in CASES} | elsewhere == set(rules())
+
+
+def test_the_documentation_names_every_rule() -> None:
+    text = (Path(__file__).parents[2] / "docs/verify.md").read_text()
+    assert set(re.findall(r"`([a-z]+(?:-[a-z]+)*)`", text)) >= set(rules())
 
 
 def test_the_chain_leads_to_what_is_wanting(tmp_path: Path) -> None:
