@@ -18,13 +18,14 @@ from pathlib import Path
 from bundler.elf.check import check_plan
 from bundler.elf.edits import Edits
 from bundler.elf.format import ElfError, ReadAt
-from bundler.elf.image import overlay
 from bundler.elf.place import Tier
 from bundler.elf.plan import Plan, plan_edits
 from bundler.elf.read import parse_elf, reader
 from bundler.errors import BundleError, raise_all
 
 _CHUNK = 1 << 20
+_BLOCK = 1 << 14
+"""Bytes compared at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,7 @@ def patch_file(
                     why="replacing one of them would leave the others as they were",
                     hint="give all its names in one call, or an output",
                 )
-            _replace(descriptor, read, plan, status, (target,))
+            _replace(descriptor, plan, status, (target,))
         return result
 
 
@@ -146,7 +147,7 @@ def _patch_names(path: str | Path, edits: Edits, names: list[str]) -> PatchResul
                     why="replacing some of them would leave the others as they were",
                 )
             check_plan(read, facts, edits, plan)
-            _replace(descriptor, read, plan, status, tuple(names))
+            _replace(descriptor, plan, status, tuple(names))
         return PatchResult(os.fspath(path), plan.tier, bool(plan.writes), facts.size, plan.size)
 
 
@@ -184,7 +185,7 @@ def _write_in_place(descriptor: int, plan: Plan, status: os.stat_result) -> None
     os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
 
 
-def _replace(source: int, read: ReadAt, plan: Plan, status: os.stat_result, targets: tuple[str, ...]) -> None:
+def _replace(source: int, plan: Plan, status: os.stat_result, targets: tuple[str, ...]) -> None:
     """Write the new file beside its first name, check it, and give it all its names."""
     directory, name = os.path.split(targets[0])
     temporary = os.path.join(directory, f".{name[:200]}.{urandom(4).hex()}")
@@ -195,7 +196,7 @@ def _replace(source: int, read: ReadAt, plan: Plan, status: os.stat_result, targ
             _copy(source, descriptor, status)
             for write in plan.writes:
                 _pwrite(descriptor, write.data, write.offset)
-            _compare(read, plan, descriptor)
+            _compare(source, plan, descriptor)
             with suppress(PermissionError):
                 os.fchown(descriptor, status.st_uid, status.st_gid)
             os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
@@ -244,14 +245,25 @@ def _copy_range(source: int, target: int, offset: int, size: int) -> int:
     return len(data)
 
 
-def _compare(read: ReadAt, plan: Plan, descriptor: int) -> None:
-    """Every byte that was written is the one that was planned, and every other one the old one."""
-    expected = overlay(read, plan.writes)
+def _compare(source: int, plan: Plan, descriptor: int) -> None:
+    """Where we wrote, and beside it, every byte is the planned or the old one; the rest the kernel copied."""
     if os.fstat(descriptor).st_size != plan.size:
         raise ElfError("was not written as planned", why="the size differs")
-    for at in range(0, plan.size, _CHUNK):
-        size = min(_CHUNK, plan.size - at)
-        if os.pread(descriptor, size, at) != expected(at, size).ljust(size, b"\0"):
+    written = {
+        number
+        for write in plan.writes
+        for number in range(write.offset // _BLOCK - 1, (write.end - 1) // _BLOCK + 2)
+    }
+    for number in sorted(written):
+        at, size = number * _BLOCK, min(_BLOCK, plan.size - number * _BLOCK)
+        if number < 0 or size <= 0:
+            continue
+        expected = bytearray(os.pread(source, size, at).ljust(size, b"\0"))
+        for write in plan.writes:
+            if write.offset < at + size and at < write.end:
+                start, stop = max(write.offset, at), min(write.end, at + size)
+                expected[start - at : stop - at] = write.data[start - write.offset : stop - write.offset]
+        if os.pread(descriptor, size, at) != expected:
             raise ElfError("was not written as planned", why=f"it differs behind byte {at}")
 
 

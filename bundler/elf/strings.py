@@ -10,6 +10,8 @@ from collections.abc import Iterable
 
 from bundler.elf.format import ElfError
 
+_PADDING = bytes(16)
+
 
 class StringTable:
     """A copy of the table; offsets of strings that stay never change."""
@@ -22,8 +24,8 @@ class StringTable:
 
     @property
     def is_padded(self) -> bool:
-        """Whether there are zeros behind the last string's end."""
-        return self.data.endswith(b"\0\0")
+        """Whether there is room behind the last string's end, more than what aligns the next section."""
+        return self.data.endswith(_PADDING)
 
     def text(self, at: int) -> bytes:
         """The string at ``at``; raises ElfError."""
