@@ -12,10 +12,17 @@ PYTEST = $(PYTHON) -m pytest
 TESTS = tests/unit tests/elf tests/integration
 
 # A name with a trailing ? is installed where this release of Debian has it.
-PACKAGES = ca-certificates bubblewrap
-TEST_PACKAGES = $(PACKAGES) docker.io docker-cli? docker-buildx? podman buildah skopeo umoci docker-registry \
-	crun? debootstrap gcc libc6-dev linux-libc-dev make bzip2 xz-utils git musl-tools busybox-static \
-	elfutils binutils gdb lld mold? graphviz strace acl attr libcap2-bin iptables rsync openssl
+PACKAGES = ca-certificates bubblewrap gpgv
+
+# What tests judge by: engines, clients, linkers, foreign C libraries and an emulator to load them in.
+ENGINES = docker.io docker-cli? docker-buildx? podman buildah skopeo umoci docker-registry crun? iptables \
+	debootstrap
+TOOLS = gcc g++ libc6-dev linux-libc-dev make bzip2 xz-utils zstd git gnupg musl-tools busybox-static \
+	elfutils binutils gdb lld mold? graphviz strace acl attr libcap2-bin rsync openssl util-linux procps
+MACHINES = qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross libc6-i386 libc6-armhf-cross? \
+	libc6-mips-cross? libc6-mips64el-cross? libc6-powerpc-cross? libc6-ppc64-cross? libc6-ppc64el-cross? \
+	libc6-riscv64-cross? libc6-s390x-cross? libc6-sparc64-cross?
+TEST_PACKAGES = $(PACKAGES) $(ENGINES) $(TOOLS) $(MACHINES)
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 16
