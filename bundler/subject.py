@@ -52,12 +52,13 @@ class Subject:
 class Opener:
     """Opens subjects; what they hold open is closed with ``stack``.
 
-    ``prefix`` is for what does not say where it belongs; ``engine`` is asked for when one is needed.
+    ``prefix`` is for what does not say where it belongs; ``engine`` connects to an engine when one is
+    needed, by its name or (None) to the one that was chosen.
     """
 
     stack: ExitStack
     out: Path
-    engine: Callable[[], Engine]
+    engine: Callable[[str | None], Engine]
     prefix: str | None = None
     architecture: Architecture = ARCHITECTURES["x86_64"]
 
@@ -65,7 +66,7 @@ class Opener:
         """The subject that ``target`` names; raises InputError with the forms that there are."""
         kind, colon, name = target.partition(":")
         if colon and kind in ("docker", "podman"):
-            return self._saved(name)
+            return self._saved(name, self.engine("podman" if kind == "podman" else None))
         if colon and kind == "volume":
             return self._volume(name)
         path = Path(target)
@@ -80,8 +81,7 @@ class Opener:
             hint="a directory, an OCI layout, an archive, docker:IMAGE, volume:NAME, or a bundle's name",
         )
 
-    def _saved(self, reference: str) -> Subject:
-        engine = self.engine()
+    def _saved(self, reference: str, engine: Engine) -> Subject:
         if engine.image(reference) is None:
             raise InputError(f"{engine.name} has no image {reference!r}")
         file = (
@@ -93,7 +93,7 @@ class Opener:
     def _volume(self, name: str) -> Subject:
         from bundler.volume import existing
 
-        engine = self.engine()
+        engine = self.engine(None)
         data = next((one for one in existing(engine) if one.name == name), None)
         if data is None:
             raise InputError(

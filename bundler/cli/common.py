@@ -177,3 +177,8 @@ def image(name: str, out: Path, stack: ExitStack, engine: Callable[[], Engine]) 
         raise InputError(f"{found.name} has no image {reference!r}")
     found.save(reference, file)
     return open_image(file)
+
+
+def connector(arguments: argparse.Namespace) -> Callable[[str | None], Engine]:
+    """Connects to an engine when it is called: the one that it is asked for, else that of the options."""
+    return lambda name: connect(name or arguments.engine)

@@ -101,7 +101,7 @@ def open_all(arguments: argparse.Namespace, stack: ExitStack) -> list[Judged]:
     opener = Opener(
         stack,
         arguments.out,
-        lambda: common.engine(arguments),
+        common.connector(arguments),
         prefix=arguments.prefix,
         architecture=ARCHITECTURES[arguments.arch],
     )

@@ -50,7 +50,7 @@ def run(arguments: argparse.Namespace) -> int:
     names = arguments.bundles or _built(arguments.out)
     records = []
     with ExitStack() as stack:
-        opener = Opener(stack, arguments.out, lambda: common.engine(arguments), prefix=arguments.prefix)
+        opener = Opener(stack, arguments.out, common.connector(arguments), prefix=arguments.prefix)
         subjects = [opener.open(name) for name in names]
         for subject in subjects:
             judged = gather(subject, opener, subjects, ())

@@ -38,7 +38,17 @@ def check_closure(
                 yield finding("needed-by-accident", "/" + requester.path, message)
         elif _new(seen, requester.path, problem.rule, problem.subject):
             chain = (*closure.chain(problem.requester), problem.subject)
-            yield finding(problem.rule, "/" + requester.path, problem.message, chain)
+            rule, message = problem.rule, problem.message
+            if (
+                rule == "needed-missing"
+                and problem.subject.startswith("/")
+                and not scope.allows(problem.subject)
+            ):
+                rule, message = (
+                    "needed-outside",
+                    f"needs {problem.subject}: the container decides what is there",
+                )
+            yield finding(rule, "/" + requester.path, message, chain)
     for lookup in closure.lookups:
         if lookup.target is None:
             continue

@@ -6,7 +6,9 @@ The bundle is the real ``shell``; podman's volumes and images count like Docker'
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,12 +16,18 @@ from typing import Any
 import pytest
 from command import Bundle
 from dockerd import Dockerd
+from podmans import PrivatePodman
 
+from bundler.elf.edits import Edits
+from bundler.elf.patch import patch_file
 from bundler.oci.layout import write_archive
 from bundler.oci.merged import ImageTree
 from bundler.oci.read import open_image
 from bundler.tree import Kind
 from bundler.tree_writer import TreeWriter
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "unit"))
+from closure_forge import Forged, forge
 
 pytestmark = pytest.mark.engine
 
@@ -89,6 +97,80 @@ def test_damage_in_a_copy_is_found_with_its_exit_status(
     assert "bin/bash: error: " in done.stdout and "[needed-missing]" in done.stdout
     assert f"{PREFIX}/bin/env: error: leads to /usr/bin/env: outside" in done.stdout
     assert "Traceback" not in done.stderr
+
+
+def shared(name: str, *needed: str, **rest: Any) -> bytes:
+    return forge(Forged(soname=name, needed=needed, **rest))
+
+
+Plant = Callable[[Path], object]
+PLANTED: list[tuple[str, str, Plant]] = [
+    ("needed-outside", "bin/tree", lambda p: patch(p / "bin/tree", add_needed=("/usr/lib/libhost.so.1",))),
+    ("runpath", "bin/tree", lambda p: patch(p / "bin/tree", runpath="/.deps/rt/1/lib")),
+    ("rpath-outside", "bin/tree", lambda p: patch(p / "bin/tree", rpath="/.deps/rt/1/lib:/usr/lib")),
+    (
+        "interpreter-outside",
+        "bin/tree",
+        lambda p: patch(p / "bin/tree", interpreter="/lib64/ld-linux-x86-64.so.2"),
+    ),
+    ("needed-missing", "bin/tree", lambda p: patch(p / "bin/tree", add_needed=("libgone.so.7",))),
+    (
+        "version-missing",
+        "lib/libnew.so.1",
+        lambda p: (p / "lib/libnew.so.1").write_bytes(
+            shared(
+                "libnew.so.1",
+                "libc.so.6",
+                rpath="/.deps/rt/1/lib",
+                nodeflib=True,
+                versions_needed=[("libc.so.6", "GLIBC_2.99", False)],
+            )
+        ),
+    ),
+    ("link-dangling", "lib/liblz4.so.1", lambda p: (p / "lib/liblz4.so.1").resolve().unlink()),
+    ("link-outside", "bin/sh", lambda p: (p / "bin/sh").symlink_to("/bin/sh")),
+    ("link-outside", "bin/up", lambda p: (p / "bin/up").symlink_to("../../../../etc/passwd")),
+    ("shebang-outside", "bin/hello", lambda p: (p / "bin/hello").write_text("#!/usr/bin/perl\n")),
+    ("elf-damaged", "bin/rsync", lambda p: os.truncate(p / "bin/rsync", 5000)),
+    (
+        "machine-foreign",
+        "lib/libarm.so.1",
+        lambda p: (p / "lib/libarm.so.1").write_bytes(shared("libarm.so.1", machine=183)),
+    ),
+]
+
+
+def patch(file: Path, **edits: Any) -> None:
+    patch_file(file, Edits(**edits))
+
+
+@pytest.mark.parametrize(("rule", "path", "plant"), PLANTED)
+def test_each_planted_fault_fails_by_name(
+    rule: str, path: str, plant: Plant, shell: Bundle, unpacked: Path, tmp_path: Path
+) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(unpacked / PREFIX[1:], copy, symlinks=True)
+    plant(copy)
+    if (copy / path).is_file() and not (copy / path).is_symlink():
+        (copy / path).chmod(0o755)
+    done = shell.run("verify", "--format", "json", str(copy))
+    assert done.returncode == 1, done.stderr
+    found = [item for item in json.loads(done.stdout)[0]["violations"] if item["rule"] == rule]
+    assert f"{PREFIX}/{path}" in [item["path"] for item in found]
+    assert all(item["hint"] and item["message"] for item in found)
+    if rule.startswith(("needed", "version", "interpreter", "shebang")):
+        assert all(item["chain"][0].startswith(PREFIX) and len(item["chain"]) > 1 for item in found)
+
+
+@pytest.mark.engine
+def test_podman_volumes_are_the_same(podman: PrivatePodman, built: Built) -> None:
+    bundle = Bundle(built("shell"), {**podman.environment, "BUNDLE_ENGINE": "podman"})
+    by_name = report(bundle, "shell")
+    references = bundle("load", "shell").split()
+    assert report(bundle, f"podman:{references[-1]}") == by_name
+    volumes = bundle("volume", "create", "shell").split()
+    name = next(volume for volume in volumes if volume.startswith("bundle-shell-"))
+    assert report(bundle, f"volume:{name}") == by_name
 
 
 @pytest.mark.parametrize(
