@@ -5,7 +5,7 @@
 
 SHELL = /bin/sh
 .DEFAULT_GOAL = help
-.PHONY: help setup setup-dev lint test test-all test-kill demo bench requirements clean
+.PHONY: help setup setup-dev lint test test-all test-kill test-elf fuzz-elf demo bench requirements clean
 
 PYTHON = .venv/bin/python
 PYTEST = $(PYTHON) -m pytest
@@ -24,6 +24,11 @@ MACHINES = qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross libc6-i386 libc
 	libc6-riscv64-cross? libc6-s390x-cross? libc6-sparc64-cross?
 TEST_PACKAGES = $(PACKAGES) $(ENGINES) $(TOOLS) $(MACHINES)
 
+# C libraries of other machines, which the ELF tests patch and load in an emulator.
+ELF_PACKAGES = g++ gcc-aarch64-linux-gnu libc6-dev-arm64-cross qemu-user libc6-armhf-cross libc6-i386 \
+	libc6-mips-cross? libc6-mips64el-cross libc6-powerpc-cross libc6-ppc64-cross libc6-ppc64el-cross \
+	libc6-riscv64-cross libc6-s390x-cross libc6-sparc64-cross
+
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /  \1\t/p' $(MAKEFILE_LIST) | expand -t 16
 
@@ -41,15 +46,23 @@ lint: setup-dev ## ruff and mypy
 	.venv/bin/mypy
 
 test: setup-dev ## unit and integration tests; starts and stops the engine that they need
-	@scripts/system-packages $(TEST_PACKAGES)
+	@scripts/system-packages $(TEST_PACKAGES) $(ELF_PACKAGES)
 	$(PYTEST) $(TESTS) -m "not slow" $(PYTEST_ARGUMENTS)
 
 test-all: setup-dev ## the tests that take their time, too
-	@scripts/system-packages $(TEST_PACKAGES)
+	@scripts/system-packages $(TEST_PACKAGES) $(ELF_PACKAGES)
 	$(PYTEST) $(TESTS) $(PYTEST_ARGUMENTS)
 
 test-kill: setup-dev ## builds killed at 500 random moments (BUNDLE_KILLS, BUNDLE_SEED)
 	BUNDLE_KILLS=$${BUNDLE_KILLS:-500} $(PYTEST) tests/integration/test_kill.py $(PYTEST_ARGUMENTS)
+
+test-elf: setup-dev ## patch, run and judge every ELF file of a root of locked packages (about an hour)
+	@scripts/system-packages $(TEST_PACKAGES) $(ELF_PACKAGES)
+	BUNDLE_CORPUS_STEP=$${BUNDLE_CORPUS_STEP:-1} BUNDLE_CORPUS_ROOT=$$($(PYTHON) tests/elf/corpus_root.py) \
+		$(PYTEST) tests/elf/test_corpus.py $(PYTEST_ARGUMENTS)
+
+fuzz-elf: setup-dev ## a million made ELF files that lie (BUNDLE_FUZZ_CASES, BUNDLE_FUZZ_SEED)
+	$(PYTHON) tests/elf/fuzz.py --cases $${BUNDLE_FUZZ_CASES:-1000000} --seed $${BUNDLE_FUZZ_SEED:-1}
 
 demo: setup ## build the bundle `shell`, and run its tools in an empty root
 	@scripts/demo
