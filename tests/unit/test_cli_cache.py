@@ -55,7 +55,11 @@ def test_which_logs_there_are(cache: Path, capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize(
     ("name", "hint"),
-    [("zilb", "did you mean 'zlib'?"), ("x", "'bundle log' lists the logs"), ("../zlib", "did you mean 'zlib'?")],
+    [
+        ("zilb", "did you mean 'zlib'?"),
+        ("x", "'bundle log' lists the logs"),
+        ("../zlib", "did you mean 'zlib'?"),
+    ],
 )
 def test_no_such_log(cache: Path, capsys: pytest.CaptureFixture[str], name: str, hint: str) -> None:
     assert run(cache, "log", name) == ExitCode.USAGE
