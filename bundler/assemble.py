@@ -24,6 +24,7 @@ from bundler.tree import DirectoryTree, Entry, FileTree, UnionTree
 if TYPE_CHECKING:
     from bundler.closure.report import Report, Scope
     from bundler.oci.image import Image, Layer
+    from bundler.oci.manifest import Component
 
 FORMAT = 1
 """Raised whenever the same trees would give another image, or another verdict."""
@@ -165,7 +166,7 @@ class Assembler:
         return verify(UnionTree(trees), self.scope(bundle))
 
     def _image(self, bundle: PlannedBundle, parts: Sequence[Part], report: Report) -> tuple[Image, int]:
-        from bundler.oci.manifest import BundleFacts, Component, component_of
+        from bundler.oci.manifest import BundleFacts
         from bundler.oci.pack import bundle_image
 
         file = bundle.bundle
@@ -178,18 +179,11 @@ class Assembler:
         )
         layers: list[Layer] = []
         components: list[Component] = []
-        files = 0
-        locked = {package.name: package for package in self.toolchain.lock.packages}
         for part in parts:
-            layer, entries = self._layer(bundle, part)
+            layer, component = self.component(bundle, part)
             layers.append(layer)
-            files += sum(1 for entry in entries if entry.kind == "file")
-            recipe = part.node.recipe if part.node else None
-            components.append(
-                component_of(recipe, entries, layer.diff_id, [locked[name] for name in recipe.packages])
-                if recipe
-                else Component(part.name, part.version, "", layer.diff_id, entries)
-            )
+            components.append(component)
+        files = sum(1 for component in components for entry in component.entries if entry.kind == "file")
         described = BundleFacts(
             facts=facts,
             architecture=self.plan.target.architecture.oci,
@@ -207,6 +201,18 @@ class Assembler:
             reference=f"{file.name}:{file.version}",
         )
         return image, files
+
+    def component(self, bundle: PlannedBundle, part: Part) -> tuple[Layer, Component]:
+        """The layer of one tree, and what manifest and SBOMs say of it."""
+        from bundler.oci.manifest import Component, component_of
+
+        layer, entries = self._layer(bundle, part)
+        if part.node is None:
+            return layer, Component(part.name, part.version, "", layer.diff_id, entries)
+        recipe = part.node.recipe
+        locked = {package.name: package for package in self.toolchain.lock.packages}
+        packages = [locked[name] for name in recipe.packages]
+        return layer, component_of(recipe, entries, layer.diff_id, packages)
 
     def _layer(self, bundle: PlannedBundle, part: Part) -> tuple[Layer, tuple[Entry, ...]]:
         """The layer of one tree; its diff ID is computed once per tree and place."""

@@ -67,42 +67,47 @@ def held_by(image: Image, where: str) -> list[Held]:
 
     Raises InputError for an image that has no manifest, or one that is none.
     """
-    found = list(_of_bundle(image, where))
-    if not found:
-        with ImageTree(image) as tree:
-            for entry in tree.walk():
-                if entry.path.endswith("/" + MANIFEST) and entry.kind is Kind.FILE:
-                    found += _read(tree, entry.path, where)
-    if not found:
-        raise InputError(
-            "says nothing of what is inside it",
-            where=where,
-            why="no bundle's manifest lies in it",
-            hint="'bundle build' and 'bundle adopt' make images that have one",
-        )
+    found = []
+    for tree, path in manifests(image, where):
+        with tree.open(path) as stream:
+            bundle = ""
+            for record in _head(stream, f"{where}:/{path}"):
+                if record["type"] == "bundle":
+                    bundle = str(record.get("name", ""))
+                elif record.get("license"):
+                    found.append(Held(_software(record), bundle))
     return found
 
 
-def _of_bundle(image: Image, where: str) -> Iterator[Held]:
-    """From the manifest in the last layer of a single bundle, without a look into the others."""
+def manifests(image: Image, where: str) -> Iterator[tuple[FileTree, str]]:
+    """Each bundle's manifest in an image, as a tree and the path in it; raises InputError if there is none.
+
+    That of a single bundle lies in the last layer, and no other one is looked into for it.
+    """
     try:
-        facts = labels.read_facts(image.labels, where=where)
+        place = f"{labels.read_facts(image.labels, where=where).prefix.strip('/')}/{MANIFEST}"
     except BundleError:
-        return
-    place = f"{facts.prefix.strip('/')}/{MANIFEST}"
-    with ImageTree(replace(image, layers=image.layers[-1:], original=None)) as tree:
-        if tree.get(place) is not None:
-            yield from _read(tree, place, where)
-
-
-def _read(tree: FileTree, path: str, where: str) -> Iterator[Held]:
-    with tree.open(path) as stream:
-        bundle = ""
-        for record in _head(stream, f"{where}:/{path}"):
-            if record["type"] == "bundle":
-                bundle = str(record.get("name", ""))
-            elif record.get("license"):
-                yield Held(_software(record), bundle)
+        place = ""
+    if place and image.layers:
+        with ImageTree(replace(image, layers=image.layers[-1:], original=None)) as tree:
+            if tree.get(place) is not None:
+                yield tree, place
+                return
+    with ImageTree(image) as tree:
+        found = [
+            entry.path
+            for entry in tree.walk()
+            if entry.path.endswith("/" + MANIFEST) and entry.kind is Kind.FILE
+        ]
+        if not found:
+            raise InputError(
+                "says nothing of what is inside it",
+                where=where,
+                why="no bundle's manifest lies in it",
+                hint="'bundle build' and 'bundle adopt' make images that have one",
+            )
+        for path in found:
+            yield tree, path
 
 
 def _head(stream: BinaryIO, where: str) -> Iterator[Mapping[str, Any]]:

@@ -105,7 +105,7 @@ class Pipeline:
 
     def pack(self) -> tuple[Packed, ...]:
         """Verify and pack the wanted bundles and what they require, from trees that are built."""
-        assembler = Assembler(self.plan, self.toolchain, self.store, self.settings.out)
+        assembler = self.assembler()
         needed = {name for wanted in self.wanted for name in (wanted, *self.plan.bundles[wanted].requires)}
         packed: list[Packed] = []
         for name, bundle in self.plan.bundles.items():
@@ -121,15 +121,18 @@ class Pipeline:
             )
         return tuple(packed)
 
+    def assembler(self) -> Assembler:
+        return Assembler(self.plan, self.toolchain, self.store, self.settings.out)
+
     def parts(self, bundle: PlannedBundle) -> list[Part]:
         """The trees of a bundle in the order of its layers."""
-        found = []
-        for name in bundle.nodes:
-            node = self.plan.nodes[name]
-            tree = self.surveyor.outputs[name][bundle.prefix]
-            own = None if node.recipe.name == FINISH else node
-            found.append(Part(node.recipe.name, node.recipe.version, tree, own))
-        return found
+        return [self.part(bundle, name) for name in bundle.nodes]
+
+    def part(self, bundle: PlannedBundle, name: str) -> Part:
+        """The tree of one node, which is built, in a bundle."""
+        node = self.plan.nodes[name]
+        tree = self.surveyor.outputs[name][bundle.prefix]
+        return Part(node.recipe.name, node.recipe.version, tree, None if node.recipe.name == FINISH else node)
 
 
 @dataclass

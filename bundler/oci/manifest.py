@@ -178,7 +178,7 @@ def manifest_lines(bundle: BundleFacts, components: Sequence[Component]) -> byte
         )
     ]
     for component in sorted(components, key=lambda item: item.name):
-        lines.append(canonical_json(_recipe_record(component)))
+        lines.append(canonical_json(recipe_record(component)))
     owners = owners_of(components)
     lines += [
         canonical_json({"type": "entry", "recipe": owner, **entry.to_dict()})
@@ -202,7 +202,8 @@ def owners_of(components: Sequence[Component]) -> dict[str, tuple[str, Entry]]:
     return owners
 
 
-def _recipe_record(component: Component) -> dict[str, Any]:
+def recipe_record(component: Component) -> dict[str, Any]:
+    """The line of a manifest that says what a recipe is."""
     record: dict[str, Any] = {
         "type": "recipe",
         "name": component.name,

@@ -54,7 +54,7 @@ LINES = [
         "node_request",
         "assemble",
     ],
-    ["progress", "pipeline"],
+    ["progress", "pipeline", "upgrade"],
     ["cli", "__main__"],
 ]
 
