@@ -27,6 +27,9 @@ EPOCH = 315532800
 MAX_LINKS = 40
 """Symbolic links followed in one look-up before it is a loop (Linux: MAXSYMLINKS)."""
 
+MAX_STEPS = 1000
+"""Parts of paths passed in one look-up; links of a hostile tree could otherwise ask for 80 000 each."""
+
 
 class Kind(StrEnum):
     FILE = "file"
@@ -178,17 +181,19 @@ def resolve(tree: FileTree, path: str, *, follow_last: bool = True) -> Resolutio
     pending = [part for part in path.split("/") if part not in ("", ".")][::-1]
     here: list[str] = []
     hops: list[str] = []
+    steps = 0
     entry: Entry | None = tree.get("")
     while pending:
         part = pending.pop()
-        if part == ".":
-            continue
+        steps += 1
+        if steps > MAX_STEPS:
+            return Resolution("/".join(here), None, tuple(hops), "ELOOP")
+        if entry is not None and entry.kind is not Kind.DIRECTORY:
+            return Resolution("/".join(here), None, tuple(hops), "ENOTDIR")
         if part == "..":
             here = here[:-1]
             entry = tree.get("/".join(here))
             continue
-        if entry is not None and entry.kind is not Kind.DIRECTORY:
-            return Resolution("/".join(here), None, tuple(hops), "ENOTDIR")
         here.append(part)
         current = "/".join(here)
         entry = tree.get(current)

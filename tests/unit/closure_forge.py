@@ -175,10 +175,10 @@ class Real:
     error: str
 
 
-def real_list(path: Path) -> Real:
+def real_list(path: Path, loader: Sequence[str] = (str(LOADER),)) -> Real:
     """``ld.so --list`` without its cache and without the environment."""
     done = subprocess.run(
-        [LOADER, "--inhibit-cache", "--list", path],
+        [*loader, "--inhibit-cache", "--list", path],
         capture_output=True,
         text=True,
         env={},
@@ -193,6 +193,6 @@ def real_list(path: Path) -> Real:
             missing.append(text.split(" => ")[0])
         elif " (0x" in text:
             name = text.rpartition(" (0x")[0].rpartition(" => ")[2]
-            if name != "linux-vdso.so.1" and Path(name).name != LOADER.name:
+            if name != "linux-vdso.so.1" and not Path(name).name.startswith("ld-linux"):
                 names.append(name)
     return Real(tuple(names), tuple(missing), done.returncode, done.stderr)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -392,3 +393,34 @@ def test_resolve_needed_gives_what_a_search_would_load(tmp_path: Path) -> None:
     search = (f"{tmp_path}/x", f"{tmp_path}/y")
     resolved = resolve_needed(DirectoryTree(Path("/")), str(path), read_file(path), search=search)
     assert resolved == (("a.so", f"{tmp_path}/x/a.so"), ("b.so", f"{tmp_path}/y/b.so"))
+
+
+QEMU = shutil.which("qemu-aarch64") or shutil.which("qemu-aarch64-static")
+ARM_LOADER = Path("/usr/aarch64-linux-gnu/lib/ld-linux-aarch64.so.1")
+ARM_CASES = [
+    "rpath",
+    "both tags: DT_RPATH is ignored",
+    "DT_RPATH is inherited",
+    "an ancestor's DT_RPATH counts beyond one with a DT_RUNPATH",
+    "breadth first",
+    "a loaded library answers to its soname",
+    "one file by two names is one object",
+    "${ORIGIN} of a library is where it was found",
+    "a dangling link is passed over",
+    "versions",
+]
+
+
+@pytest.mark.skipif(QEMU is None or not ARM_LOADER.exists(), reason="the judge is glibc's loader for AArch64")
+@pytest.mark.parametrize("name", ARM_CASES)
+def test_loads_as_the_loader_of_another_machine_does(name: str, tmp_path: Path) -> None:
+    specs = LOADS[name](tmp_path)
+    files = {path: replace(s, machine=183) if isinstance(s, Forged) else s for path, s in specs.items()}
+    path = lay(tmp_path, files)
+    view = Files(DirectoryTree(Path("/")))
+    facts = view.facts(str(path)[1:])
+    assert isinstance(facts, ElfFile)
+    closure = Loaders(view, str(ARM_LOADER)).load(str(path)[1:], facts)
+    real = real_list(path, (str(QEMU), str(ARM_LOADER)))
+    assert real.status == 0, real.error
+    assert names(closure) == real.names

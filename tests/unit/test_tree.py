@@ -58,7 +58,9 @@ def test_digest_is_of_content_not_of_times_or_owners(root: Path) -> None:
         ("bin/../bin/./sh", "bin/bash", None),
         ("loop", "loop", "ELOOP"),
         ("bin/bash/x", "bin/bash", "ENOTDIR"),
+        ("bin/bash/..", "bin/bash", "ENOTDIR"),
         ("bin/none", "bin/none", "ENOENT"),
+        ("bin/../" * 501, "", "ELOOP"),
         ("", "", None),
     ],
 )
