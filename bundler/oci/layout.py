@@ -1,7 +1,11 @@
 """Images written to disk: as an OCI layout, and as one archive that OCI and Docker's clients both take.
 
-A layout appears whole or not at all: it is made beside its place, synced, and exchanged with what is
-there.  Blobs that the former layout has are linked, not written again.
+A layout appears whole or not at all: it is made beside its place and exchanged with what is there.  Blobs
+that the former layout has are linked, not written again.
+
+Blobs are not synced to disk, which would double the time of large images.  The kernel may die all the same:
+file systems put a file's size on disk after its data, so a blob that did not arrive is too short, and every
+use compares the size, every reading the digest.
 """
 
 from __future__ import annotations
@@ -58,7 +62,10 @@ def write_layout(directory: Path, image: Image) -> Descriptor:
 
 
 def write_archive(file: Path, image: Image, *, omit: frozenset[Digest] = frozenset()) -> None:
-    """Write ``image`` to ``file`` as :func:`stream_archive` does; the file appears when it is whole."""
+    """Write ``image`` to ``file`` as :func:`stream_archive` does; the file appears when it is whole.
+
+    It is synced first: unlike a blob's, its length says nothing about what it must be.
+    """
     temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
     with _room(file):
         try:
@@ -179,7 +186,6 @@ class _Checked:
         with self._out as out:
             if kind is None:
                 out.flush()
-                os.fsync(out.fileno())
                 os.fchmod(out.fileno(), 0o444)
         found = "sha256:" + self._hash.hexdigest()
         if kind is None and found != self._digest:

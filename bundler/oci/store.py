@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import secrets
 from contextlib import ExitStack
 from dataclasses import replace
@@ -31,8 +30,6 @@ def store_layer(source: LayerSource, blobs: Path, *, codec: Codec = "none") -> L
                 digest, size = out.finish()
                 plain = layer_of(source, identity)
                 layer = replace(plain, descriptor=describe(plain, codec, out, digest, size))
-            file.flush()
-            os.fsync(file.fileno())
         path = directory / hex_of(layer.descriptor.digest)
         temporary.rename(path)
     except BaseException:

@@ -26,7 +26,7 @@ from bundler.registry.reference import Reference
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response, Session
 
-CHUNK = 16 << 20
+CHUNK = 8 << 20
 """Bytes of one PATCH: what has to be sent again when a connection breaks."""
 MANIFESTS = (media.MANIFEST, media.INDEX, media.DOCKER_MANIFEST, media.DOCKER_LIST)
 MAX_MANIFEST = 4 << 20

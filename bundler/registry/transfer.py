@@ -27,7 +27,7 @@ from bundler.oci.read import build_image
 from bundler.oci.stream import open_range
 from bundler.registry.client import Repository
 
-AT_ONCE = 3
+AT_ONCE = 2
 """Blobs under way at the same time."""
 
 

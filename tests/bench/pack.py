@@ -22,7 +22,7 @@ from bundler.tree import scan
 from tests.bench.measure import Cost, Report, command, rounds
 
 sys.path.insert(0, str(CHECKOUT / "tests/integration"))
-from dockerd import Dockerd
+from dockerd import Dockerd, docker_client
 from registry import RegistryServer
 
 SUMMARY = (
@@ -58,8 +58,7 @@ def run(report: Report) -> None:
         _packing(report, work, tree)
         daemon = stack.enter_context(Dockerd())
         _docker(report, work, tree, daemon)
-        server = stack.enter_context(RegistryServer(work / "registry"))
-        _pushing(report, work, server)
+        _pushing(report, work)
         _composing(report, work)
 
 
@@ -170,6 +169,7 @@ def _again(report: Report, work: Path, tree: Path) -> None:
 
 def _docker(report: Report, work: Path, tree: Path, daemon: Dockerd) -> None:
     environment = {**daemon.environment, "DOCKER_BUILDKIT": "1"}
+    docker = docker_client()
     (work / "context").mkdir()
     (work / "context/Dockerfile").write_text("FROM scratch\nCOPY . /\n")
     (work / "context/tree").symlink_to(tree)
@@ -183,43 +183,47 @@ def _docker(report: Report, work: Path, tree: Path, daemon: Dockerd) -> None:
         return command([sys.executable, "-c", _PACK, str(work / "ours"), "none", *parts], cwd=str(CHECKOUT))
 
     made, imported = rounds(
-        ROUNDS, ours, lambda: _shell(f"tar -C {tree} -c . | docker import - imported:1", environment)
+        ROUNDS, ours, lambda: _shell(f"tar -C {tree} -c . | {docker} import - imported:1", environment)
     )
     report.ratio("bundle, none", made, "tar | docker import", imported, 0.30)
-    build = f"docker build -q --no-cache -t built:1 -f {work}/context/Dockerfile {tree}"
+    build = f"{docker} build -q --no-cache -t built:1 -f {work}/context/Dockerfile {tree}"
     made, built = rounds(ROUNDS, ours, lambda: _shell(build, environment))
     report.ratio("bundle, none", made, "docker build COPY", built, 0.16)
 
     def full_load() -> Cost:
-        _shell("docker rmi -f bench:1 >/dev/null 2>&1 || true", environment)
-        return _shell(f"docker load -qi {archive}", environment)
+        _shell(f"{docker} rmi -f bench:1 >/dev/null 2>&1 || true", environment)
+        return _shell(f"{docker} load -qi {archive}", environment)
 
     def thin_load() -> Cost:
         from bundler.oci.layout import stream_archive
 
-        _shell(f"docker load -qi {archive}; docker tag bench:1 keep:1; docker rmi bench:1", environment)
+        _shell(f"{docker} load -qi {archive}; {docker} tag bench:1 keep:1; {docker} rmi bench:1", environment)
         with (work / "thin.tar").open("wb") as out:
             stream_archive(out, image, omit=frozenset(layer.diff_id for layer in image.layers))
-        cost = _shell(f"docker load -qi {work}/thin.tar", environment)
-        _shell("docker rmi -f keep:1", environment)
+        cost = _shell(f"{docker} load -qi {work}/thin.tar", environment)
+        _shell(f"{docker} rmi -f keep:1", environment)
         return cost
 
     thin, full = rounds(ROUNDS, thin_load, full_load)
     report.ratio("docker load, thin, all layers there", thin, "docker load, whole", full, 0.02)
 
 
-def _pushing(report: Report, work: Path, server: RegistryServer) -> None:
-    count = iter(range(1000))
+def _pushing(report: Report, work: Path) -> None:
     push = (sys.executable, "-m", "bundler", "push", "--progress", "none", "--compress", "none")
     copy = ("skopeo", "--insecure-policy", "copy", "-q", "--dest-tls-verify=false", "--preserve-digests")
     ours, theirs = rounds(
         ROUNDS,
-        lambda: command(
-            [*push, str(work / "layout"), f"{server.host}/a{next(count)}/x:1"], cwd=str(CHECKOUT)
-        ),
-        lambda: command([*copy, f"oci:{work}/layout", f"docker://{server.host}/b{next(count)}/x:1"]),
+        lambda: _to_new_registry(work, lambda host: [*push, f"{work}/layout", f"{host}/x:1"]),
+        lambda: _to_new_registry(work, lambda host: [*copy, f"oci:{work}/layout", f"docker://{host}/x:1"]),
     )
     report.ratio("bundle push", ours, "skopeo copy", theirs, 0.8)
+
+
+def _to_new_registry(work: Path, words: Callable[[str], list[str]]) -> Cost:
+    """One that has nothing: skopeo remembers where blobs are, and would have them mounted."""
+    _fresh(work, "registry")
+    with RegistryServer(work / "registry") as server:
+        return command(words(server.host), cwd=str(CHECKOUT))
 
 
 def _composing(report: Report, work: Path) -> None:

@@ -11,6 +11,7 @@ from bundler.cli.main import main
 from bundler.oci.compare import Change, changes, transfer
 from bundler.oci.layout import write_archive, write_layout
 from bundler.oci.merged import ImageTree
+from bundler.oci.read import open_image
 
 Members = list[tuple[str, bytes, str]]
 CASES: list[tuple[Members, Members, list[Change]]] = [
@@ -65,3 +66,25 @@ def test_the_verbs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     ]
     assert main(["inspect", "absent", *out]) == 2
     assert "there is no image 'absent'" in capsys.readouterr().err
+
+
+def test_upgrade_says_what_it_changes_and_does_it(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    base = layer({"opt/base": b"base"}, "base")
+    old = image(base, layer({"opt/git": b"old", "opt/gone": b""}, "git"))
+    changed = layer({"opt/git": b"newer", "opt/more": b"more"}, "git")
+    annotations = (("org.opencontainers.image.title", "git"), ("org.opencontainers.image.version", "2"))
+    changed = replace(changed, descriptor=replace(changed.descriptor, annotations=annotations))
+    new = image(base, changed)
+    write_layout(tmp_path / "deployed", old)
+    write_layout(tmp_path / "new", new)
+    words = ["upgrade", str(tmp_path / "deployed"), str(tmp_path / "new")]
+    assert main([*words, "--plan"]) == 0
+    size = changed.descriptor.size
+    assert capsys.readouterr().out.splitlines() == [
+        "git: 1 -> 2",
+        "files: 1 added, 1 changed, 1 removed; 9 bytes",
+        f"layers: 1 of 2 layers are new, {size} of {size + base.descriptor.size} bytes",
+    ]
+    assert open_image(tmp_path / "deployed").id == old.id
+    assert main(words) == 0
+    assert open_image(tmp_path / "deployed").id == new.id
