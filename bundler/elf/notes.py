@@ -16,7 +16,7 @@ NT_GNU_ABI_TAG, NT_GNU_BUILD_ID, NT_GNU_PROPERTY = 1, 3, 5
 NT_FDO_DLOPEN = 0x407C0C0A
 X86_ISA_1_NEEDED = 0xC0008002
 MAX_NOTES = 1 << 20
-"""Bytes of notes that are read of one segment at most; the dlopen notes of large programs have 2 KB."""
+"""Bytes of notes that are read of one file at most; the dlopen notes of large programs have 2 KB."""
 
 
 class DlopenNote(NamedTuple):

@@ -204,7 +204,9 @@ def parse_elf(read: ReadAt, size: int) -> ElfFile:
             and (segment.offset, segment.filesz) not in noted
         ):
             noted.add((segment.offset, segment.filesz))
-            data = _part(read, head, segment.offset, min(segment.filesz, MAX_NOTES))
+            if sum(length for _, length in noted) > MAX_NOTES:
+                raise ElfError("has more notes than anything has to say")
+            data = _part(read, head, segment.offset, segment.filesz)
             collect(notes, data, layout, segment.align, header.machine)
 
     facts: dict[str, Any] = {}

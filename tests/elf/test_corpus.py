@@ -104,6 +104,28 @@ def test_sizes_and_a_second_run(tmp_path: Path) -> None:
     assert after <= 1.03 * before, (before, after)
 
 
+def test_lief_agrees(tmp_path: Path) -> None:
+    """LIEF reads the same names, versions and symbols as before, and the paths as we meant them."""
+    import lief
+
+    for sample in [sample for sample in corpus.samples() if corpus.editable(sample.facts)][:40]:
+        patched = tmp_path / "patched"
+        wanted = corpus.edits(sample.facts)
+        patch_file(sample.path, wanted, patched)
+        before, after = lief.ELF.parse(str(sample.path)), lief.ELF.parse(str(patched))
+        assert before is not None and after is not None
+        if sample.facts.interpreter is not None:
+            assert after.interpreter == wanted.interpreter
+        assert [e.rpath for e in after.dynamic_entries if isinstance(e, lief.ELF.DynamicEntryRpath)] == [
+            wanted.rpath
+        ]
+        assert after.libraries == before.libraries
+        assert [s.name for s in after.dynamic_symbols] == [s.name for s in before.dynamic_symbols]
+        assert [str(s.symbol_version) for s in after.dynamic_symbols] == [
+            str(s.symbol_version) for s in before.dynamic_symbols
+        ]
+
+
 def test_patchelf_agrees(tmp_path: Path) -> None:
     """patchelf reads what we wrote as we meant it, and can write the file once more."""
     patchelf = shutil.which("patchelf", path=str(Path(sys.executable).parent)) or "patchelf"

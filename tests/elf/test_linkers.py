@@ -10,7 +10,9 @@ import pytest
 from judges import faults, run, tool
 
 from bundler.elf.edits import Edits
+from bundler.elf.format import PT_GNU_PROPERTY, PT_NOTE
 from bundler.elf.patch import patch_file
+from bundler.elf.place import Tier
 from bundler.elf.read import read_file
 
 LIBRARY = """
@@ -251,3 +253,33 @@ def test_many_rounds_still_run(tmp_path: Path, round_trips: int) -> None:
         patch_file(program, Edits(rpath=path, no_default_lib=number % 2 == 0))
         assert run(program) == EXPECTED
     assert program.stat().st_size < size + 0x4000
+
+
+@pytest.mark.parametrize("pie", [True, False])
+def test_no_room_behind_the_program_headers(tmp_path: Path, pie: bool) -> None:
+    """Data right behind the headers cannot move: then the headers do, and the program still runs."""
+    mode = "-pie" if pie else "-no-pie"
+    script = tool("ld", mode, "-z", "separate-code", "--verbose").stdout.split("=" * 50)[1]
+    first, _, rest = script.partition("  .interp ")
+    (tmp_path / "script.ld").write_text(f"{first}  .first : {{ KEEP(*(.first)) }}\n  .interp {rest}")
+    (tmp_path / "first.c").write_text(
+        '__attribute__((section(".first"), used)) const char first[64] = "here";\n'
+    )
+    program, library = compile_pair(Shape("bfd", ("-Wl,--spare-dynamic-tags=0",)), tmp_path)
+    options = (mode, "-fPIE" if pie else "-fno-pie", "-DBIG=16", f"-Wl,-T,{tmp_path}/script.ld")
+    sources = (tmp_path / "program.c", tmp_path / "first.c", library)
+    made = tool("gcc", "-O1", *options, "-Wl,--spare-dynamic-tags=0", "-o", program, *sources)
+    assert made.returncode == 0, made.stderr
+    data = bytearray(program.read_bytes())
+    # Take the spare header away, too: the note that GNU_PROPERTY repeats becomes one of another type.
+    segments = read_file(program).segments
+    properties = next(s.offset for s in segments if s.type == PT_GNU_PROPERTY)
+    for index, segment in enumerate(segments):
+        if segment.type == PT_NOTE and segment.offset == properties:
+            data[64 + 56 * index : 64 + 56 * index + 4] = (0x6FFFFFF0).to_bytes(4, "little")
+    program.write_bytes(data)
+    result = patch_file(program, Edits(rpath=str(tmp_path)))
+    assert result.tier is Tier.MOVED_HEADERS
+    assert run(program) == EXPECTED
+    patch_file(program, Edits(rpath=f"{tmp_path}:/more", interpreter=str(long_loader(tmp_path))))
+    assert run(program) == EXPECTED
