@@ -77,7 +77,7 @@ def test_upgrade_says_what_it_changes_and_does_it(tmp_path: Path, capsys: pytest
     new = image(base, changed)
     write_layout(tmp_path / "deployed", old)
     write_layout(tmp_path / "new", new)
-    words = ["upgrade", str(tmp_path / "deployed"), str(tmp_path / "new")]
+    words = ["upgrade", str(tmp_path / "deployed"), "--to", str(tmp_path / "new")]
     assert main([*words, "--plan"]) == 0
     size = changed.descriptor.size
     assert capsys.readouterr().out.splitlines() == [
