@@ -196,7 +196,8 @@ def resolve(tree: FileTree, path: str, *, follow_last: bool = True) -> Resolutio
             continue
         here.append(part)
         current = "/".join(here)
-        entry = tree.get(current)
+        # No file system has names with NUL in them, but what a hostile file says may.
+        entry = tree.get(current) if "\0" not in part else None
         if entry is None:
             return Resolution(current, None, tuple(hops), "ENOENT")
         if entry.kind is Kind.SYMLINK and (pending or follow_last):
@@ -231,7 +232,7 @@ class DirectoryTree:
         try:
             return entry_of(inner, path)
         except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR):
+            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ENAMETOOLONG):
                 return None
             raise
 

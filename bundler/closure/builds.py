@@ -37,6 +37,7 @@ def read_build(files: Files, loader: str) -> Build:
         directories=directories,
         cache=read_cache(files, cache[1].decode()) if cache else {},
         lib=first if first.startswith("lib") else "lib",
+        platform="aarch64" if "aarch64" in loader else "x86_64",
         legacy=_version(files, loader) <= _LAST_LEGACY,
     )
 

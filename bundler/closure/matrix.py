@@ -290,7 +290,8 @@ _HEAD = """<!DOCTYPE html>
 body { font: 15px/1.4 system-ui, sans-serif; margin: 2em; color: #222; }
 table { border-collapse: collapse; margin-bottom: 2em; }
 th, td { border: 1px solid #ccc; padding: 0.25em 0.6em; text-align: left; font-weight: normal; }
-tr:first-child th { background: #f2f2f2; writing-mode: vertical-rl; transform: rotate(180deg); padding: 0.6em 0.25em; }
+tr:first-child th { background: #f2f2f2; padding: 0.6em 0.25em; }
+tr:first-child th { writing-mode: vertical-rl; transform: rotate(180deg); }
 td.ok { background: #e4f5e4; text-align: center; }
 td.bad { background: #fbdcdc; font-size: 12px; min-width: 7em; max-width: 14em; }
 tr th:first-child { white-space: nowrap; writing-mode: horizontal-tb; transform: none; }

@@ -19,8 +19,9 @@ def interpreter_of(head: bytes) -> str | None:
     """The interpreter that the first line names, or None if ``head`` starts no script."""
     if not head.startswith(b"#!"):
         return None
-    words = head[2:].partition(b"\n")[0].strip(b" \t").split(None, 1)
-    return words[0].decode("utf-8", "surrogateescape") if words else ""
+    line = head[2:].partition(b"\n")[0].partition(b"\0")[0]
+    words = line.replace(b"\t", b" ").strip(b" ").split(b" ", 1)
+    return words[0].decode("utf-8", "surrogateescape")
 
 
 def check_script(files: Files, entry: Entry, head: bytes, scope: Scope) -> Iterator[Violation]:

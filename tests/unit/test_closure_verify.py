@@ -11,16 +11,20 @@ import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from closure_forge import Forged, elf_hash, forge, write
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bundler.closure import MissingBundle, Report, Scope, Severity, rules, to_json, to_text, verify
 from bundler.closure.literals import CHUNK, find_literals
+from bundler.closure.scripts import interpreter_of
 from bundler.errors import BundleError, InputError
 from bundler.recipe import Accept
 from bundler.target import ARCHITECTURES
-from bundler.tree import DirectoryTree, Entry
+from bundler.tree import DirectoryTree, Entry, Kind
 
 RUNTIME, PREFIX = "/.deps/rt/1", "/.deps/x/1"
 LD = f"{RUNTIME}/lib/ld-linux-x86-64.so.2"
@@ -459,6 +463,59 @@ def test_owners_and_capabilities(tmp_path: Path) -> None:
 def test_literals_are_found_as_paths_wherever_a_read_cuts_them(text: bytes, found: bool, before: int) -> None:
     stream = io.BytesIO(b"\n" * before + text)
     assert find_literals(stream, ["/bin/sh"]) == ({"/bin/sh"} if found else set())
+
+
+@pytest.mark.parametrize(
+    ("head", "interpreter"),
+    [
+        (b"#!/bin/sh\n", "/bin/sh"),
+        (b"#! /bin/sh -e\n", "/bin/sh"),
+        (b"#!\t/bin/sh\t-e x", "/bin/sh"),
+        (b"#!/bin/sh\0x\n", "/bin/sh"),
+        (b"#!/bin/caf\xe9\n", "/bin/caf\udce9"),
+        (b"#!\n/bin/sh", ""),
+        (b"#", None),
+        (b" #!/bin/sh", None),
+    ],
+)
+def test_first_lines_are_read_as_the_kernel_does(head: bytes, interpreter: str | None) -> None:
+    assert interpreter_of(head) == interpreter
+
+
+NAMES = st.sampled_from(["a", "b", "lib", "bin", "..", ".", "", "tool", "\0", "\udcff", "x" * 300])
+TEXTS = st.lists(NAMES, max_size=12).map("/".join)
+
+
+class Hostile(DirectoryTree):
+    """A sound bundle whose links lead where an attacker wants, and whose scripts start what he wants."""
+
+    def __init__(self, root: Path, target: str, line: bytes) -> None:
+        super().__init__(root)
+        self._target, self._line = target, line
+
+    def get(self, path: str) -> Entry | None:
+        entry = super().get(path)
+        return replace(entry, target=self._target) if entry and entry.kind is Kind.SYMLINK else entry
+
+    def open(self, path: str) -> BinaryIO:
+        return io.BytesIO(b"#!" + self._line) if path.endswith("bin/script") else super().open(path)
+
+
+@settings(max_examples=150, deadline=None)
+@given(target=TEXTS, line=st.one_of(TEXTS.map(os.fsencode), st.binary(max_size=600)))
+def test_hostile_links_and_scripts_give_findings_and_no_other_error(
+    target: str, line: bytes, hostile_root: Path
+) -> None:
+    report = verify(Hostile(hostile_root, target, line), SCOPE)
+    json.loads(to_json([report]))
+    to_text(report, verbose=True).encode()
+
+
+@pytest.fixture(scope="module")
+def hostile_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("hostile")
+    sound(root)
+    return root
 
 
 def test_an_image_holds_nothing_but_the_prefix(tmp_path: Path) -> None:
