@@ -18,7 +18,7 @@ from bundler.assemble import Assembler, Packed, Part
 from bundler.catalogue import Catalogue
 from bundler.digest import Digest
 from bundler.errors import BundleError, Problems
-from bundler.events import Sink, TaskFinished, ignore
+from bundler.events import Message, Sink, TaskFinished, ignore
 from bundler.plan import FINISH, Plan, PlannedBundle, make_plan
 from bundler.recipe import Source
 from bundler.settings import Settings
@@ -70,6 +70,8 @@ class Pipeline:
         bundle is not in order.
         """
         began = time.monotonic()
+        if self.settings.cache_from:
+            self._take_shared()
         states = self.surveyor.survey()
         missing = [state for state in states if state.state != "built"]
         work = _Work(self, missing)
@@ -77,12 +79,43 @@ class Pipeline:
             work.run()
         packed = self.pack()
         self._hold()
+        if self.settings.cache_to:
+            self._give_shared()
         return Outcome(
             packed=packed,
             built=tuple(work.built),
             cached=tuple(name for name in self.plan.nodes if name not in work.built),
             seconds=time.monotonic() - began,
         )
+
+    def _take_shared(self) -> None:
+        """Take from shared caches what is missing here; an entry that is not in order is as good as none."""
+        from bundler.registry.cache import SharedCache
+
+        caches = [SharedCache(name) for name in self.settings.cache_from]
+        for node in self.plan.nodes.values():
+            state = self.surveyor.look(node)
+            if state.key is None or state.state == "built":
+                continue
+            for cache in caches:
+                try:
+                    outputs = cache.pull(state.key, self.store)
+                except BundleError as error:
+                    self.sink(
+                        Message(f"the shared cache is not used for {node.recipe.name}: {error}", "warning")
+                    )
+                    continue
+                if outputs is not None:
+                    self.surveyor.built(state, outputs)
+                    self.sink(TaskFinished(f"build {node.recipe.name}", "cached"))
+                    break
+
+    def _give_shared(self) -> None:
+        from bundler.registry.cache import SharedCache
+
+        for cache in map(SharedCache, self.settings.cache_to):
+            for key in self.surveyor.keys.values():
+                cache.push(key, self.store)
 
     def _hold(self) -> None:
         """Keep all of the plan from being collected: the next build of these bundles starts from it."""

@@ -27,6 +27,10 @@ class Settings:
     debug_shell: bool = False
     sandbox: str = "auto"
     """``bubblewrap``, ``docker``, or ``auto``: the first that works here."""
+    cache_from: tuple[str, ...] = ()
+    """Repositories of registries to take from what other machines built."""
+    cache_to: tuple[str, ...] = ()
+    """Repositories to store it in for them."""
 
 
 def cache_directory(environment: Mapping[str, str] = os.environ) -> Path:

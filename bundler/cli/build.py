@@ -39,6 +39,21 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="auto",
         help="how builds are kept apart from the machine (default: %(default)s)",
     )
+    shared = parser.add_argument_group("shared cache")
+    shared.add_argument(
+        "--cache-from",
+        metavar="REPOSITORY",
+        action="append",
+        default=[],
+        help="take what other machines built from a registry, HOST[:PORT]/REPOSITORY",
+    )
+    shared.add_argument(
+        "--cache-to",
+        metavar="REPOSITORY",
+        action="append",
+        default=[],
+        help="store there what this build gave",
+    )
     common.add_format(parser)
     common.add_work(parser)
     common.add_inputs(parser)

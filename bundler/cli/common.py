@@ -112,6 +112,8 @@ def settings(arguments: argparse.Namespace) -> Settings:
         offline=getattr(arguments, "offline", False) or bool(os.environ.get("BUNDLE_OFFLINE")),
         keep_failed=getattr(arguments, "keep_failed", False),
         debug_shell=getattr(arguments, "debug_shell", False),
+        cache_from=tuple(getattr(arguments, "cache_from", ())),
+        cache_to=tuple(getattr(arguments, "cache_to", ())),
         sandbox=getattr(arguments, "sandbox", "auto"),
     )
 
