@@ -105,7 +105,8 @@ def elf_edits(
     """The edits that an ELF file needs, or None for one that is not loaded dynamically.
 
     ``needed`` maps the names that it needs to absolute paths: nothing is searched at start-up, neither
-    for a program nor for the libraries of a library.  The loader itself is left alone: it searches for nothing.  ``core`` lets the C library be edited.
+    for a program nor for the libraries of a library.  The loader itself is left alone: it searches for
+    nothing.  ``core`` lets the C library be edited.
     """
     from bundler.elf.edits import Edits
 
