@@ -138,6 +138,22 @@ def test_a_key_ignores_where_things_come_from() -> None:
     assert bash_key(elsewhere) == bash_key()
 
 
+def test_bundles_of_other_names_share_keys_at_one_prefix() -> None:
+    """Teams that build apart, each with an image file of its own, then share layers."""
+    keys = []
+    for name, listed in (("shell", "zlib bash"), ("other", "zlib bash doc")):
+        made = plan(name, bundles={**BUNDLES, name: bundle(name, listed, "runtime", short="shell")})
+        assert made.bundles[name].nodes[:2] == (f"{name}/zlib", f"{name}/bash")
+        outputs = {node: {"/.deps/x": ONE} for node in made.nodes}
+        keys.append(
+            [
+                key_of(key_inputs(made.nodes[f"{name}/{r}"], outputs, {}, SEED, made.target))
+                for r in ("zlib", "bash")
+            ]
+        )
+    assert keys[0] == keys[1]
+
+
 @pytest.mark.parametrize(
     "key",
     [

@@ -1,0 +1,86 @@
+"""What a real bundle's image says of itself: its SBOMs judged, advisories and upgrades found by it."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from command import Bundle
+from test_identifiers import judge
+
+
+@pytest.fixture(scope="module")
+def shell(built: Callable[[str], Path]) -> Bundle:
+    return Bundle(built("shell"), {})
+
+
+def test_sboms_before_the_official_validators(shell: Bundle, tmp_path: Path) -> None:
+    documents = {}
+    for form in ("spdx", "cyclonedx"):
+        documents[form] = tmp_path / f"{form}.json"
+        documents[form].write_text(shell("sbom", "--format", form, "shell"))
+    judge(documents["spdx"], documents["cyclonedx"])
+    listed = json.loads(documents["cyclonedx"].read_text())["components"]
+    assert {"bash", "rsync", "zlib"} <= {item["name"] for item in listed}
+    assert all(item["purl"].startswith("pkg:") and item["cpe"].startswith("cpe:2.3:a:") for item in listed)
+
+
+@pytest.mark.parametrize(
+    ("name", "ecosystem", "affected"), [("zlib", "Debian:13", "shell"), ("glibc", "Debian:13", "runtime")]
+)
+def test_advisories_find_recipes_bundles_and_images(
+    shell: Bundle, tmp_path: Path, name: str, ecosystem: str, affected: str
+) -> None:
+    events = [{"introduced": "0"}]
+    package = {
+        "package": {"ecosystem": ecosystem, "name": name},
+        "ranges": [{"type": "ECOSYSTEM", "events": events}],
+    }
+    (tmp_path / "a.json").write_text(json.dumps({"id": "TEST-1", "affected": [package]}))
+    done = shell.run("advisories", "--out", str(shell.out), "--format", "json", str(tmp_path / "a.json"))
+    assert done.returncode == 1, done.stderr
+    found = json.loads(done.stdout)
+    affects = next(one for one in found["advisories"][0]["affects"] if one["name"] == name)
+    assert affects["images"] == [affected]
+    assert affected in affects["bundles"]
+    assert Path(affects["recipe"]).is_file()
+    assert affected in found["rebuild"]["images"]
+
+
+def test_an_upgrade_of_what_is_up_to_date_changes_nothing(shell: Bundle) -> None:
+    told = shell("upgrade", "--plan", "--out", str(shell.out), "runtime", "shell").splitlines()
+    assert [line.partition(" ")[2].partition(": ")[2] for line in told] == ["as the recipes give it"] * 2
+
+
+def test_an_upgrade_after_a_change_of_a_recipe(shell: Bundle, tmp_path: Path) -> None:
+    """tree is changed (its manual goes) and a bundle of it alone built again: one layer, known files."""
+    from bundler.cli.common import CHECKOUT
+
+    images, recipes = tmp_path / "images", tmp_path / "recipes"
+    images.mkdir()
+    (images / "small.toml").write_text(
+        'name = "small"\nversion = "1"\nsummary = "tree alone"\nshort = "small"\ncompat = 1\n'
+        'requires = ["runtime"]\nrecipes = ["xxhash", "tree"]\ncommands = ["bin/tree"]\n'
+    )
+    options = ["--out", str(tmp_path / "out"), "--images", str(images), "--progress", "none"]
+    shell("build", "small", *options)
+    changed = recipes / "tree"
+    changed.mkdir(parents=True)
+    text = (CHECKOUT / "recipes/tree/recipe.toml").read_text()
+    changed.joinpath("recipe.toml").write_text('drop = ["share/man/**"]\n' + text)
+    for patch in (CHECKOUT / "recipes/tree").glob("*.patch"):
+        changed.joinpath(patch.name).write_bytes(patch.read_bytes())
+    options += ["--recipes", str(recipes)]
+    plan = json.loads(shell("upgrade", "--plan", "small", "--format", "json", *options))[0]["bundles"][0]
+    assert {one["name"]: one["step"] for one in plan["recipes"]} == {"tree": "to build", "xxhash": "kept"}
+    made = json.loads(shell("upgrade", "small", "--format", "json", *options))[0]["bundles"][0]
+    steps = {one["name"]: one for one in made["recipes"]}
+    assert {name: one["step"] for name, one in steps.items()} == {"tree": "changed", "xxhash": "kept"}
+    assert {(change["kind"], change["path"]) for change in steps["tree"]["files"]} == {
+        ("removed", ".deps/small/1/share/man/man1/tree.1")
+    }
+    assert made["layers_kept"] == 1
+    told = shell("upgrade", "--plan", "small", *options)
+    assert told == "small 1: as the recipes give it"
