@@ -16,6 +16,7 @@ import errno
 import fcntl
 import hashlib
 import os
+import re
 import secrets
 import shutil
 from collections.abc import Iterator
@@ -43,6 +44,7 @@ def write_layout(directory: Path, image: Image) -> Descriptor:
     or a layer's files changed, EnvironmentLacks if the disk is full.
     """
     index, blobs = index_bytes(image), blobs_of(image)
+    _sweep(directory)
     if _is_current(directory, index, blobs):
         return image.descriptor()
     if directory.is_symlink() or (directory.exists() and not _replaceable(directory)):
@@ -66,14 +68,16 @@ def write_archive(file: Path, image: Image, *, omit: frozenset[Digest] = frozens
 
     It is synced first: unlike a blob's, its length says nothing about what it must be.
     """
-    temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}.tmp")
+    _sweep(file)
+    temporary = _name_beside(file)
     with _room(file):
         try:
-            with temporary.open("xb") as out:
+            with temporary.with_suffix(".new").open("xb") as out, _locked(out.fileno()):
+                temporary.with_suffix(".new").rename(temporary)
                 stream_archive(out, image, omit=omit)
                 out.flush()
                 os.fsync(out.fileno())
-            temporary.rename(file)
+                temporary.rename(file)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
@@ -210,32 +214,55 @@ def _sync(directory: Path) -> None:
 
 @contextlib.contextmanager
 def _beside(directory: Path) -> Iterator[Path]:
-    """A new directory beside ``directory``, gone afterwards; those of dead processes are removed too.
-
-    The kernel releases the lock of a process that dies: what can be locked belongs to nobody.
-    """
-    parent = directory.parent
-    parent.mkdir(parents=True, exist_ok=True)
-    for stale in parent.glob(f".{directory.name}.*.tmp"):
-        with contextlib.suppress(OSError), _locked(stale):
-            shutil.rmtree(stale, ignore_errors=True)
-    fresh = parent / f".{directory.name}.{secrets.token_hex(4)}.tmp"
-    fresh.mkdir()
+    """A new directory beside ``directory``, gone afterwards."""
+    directory.parent.mkdir(parents=True, exist_ok=True)
+    # Only what is locked has a name that others sweep away.
+    fresh = _name_beside(directory)
+    unlocked = fresh.with_suffix(".new")
+    unlocked.mkdir()
+    descriptor = os.open(unlocked, os.O_RDONLY | os.O_DIRECTORY)
     try:
-        with _locked(fresh):
+        with _locked(descriptor):
+            unlocked.rename(fresh)
             yield fresh
     finally:
+        os.close(descriptor)
         shutil.rmtree(fresh, ignore_errors=True)
 
 
+def _name_beside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp")
+
+
+def _sweep(path: Path) -> None:
+    """Remove what dead processes left beside ``path``.
+
+    The kernel releases the lock of a process that dies: what can be locked belongs to nobody.
+    """
+    form = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}(?:\.old)?\.tmp")
+    with contextlib.suppress(OSError):
+        for stale in [entry for entry in path.parent.iterdir() if form.fullmatch(entry.name)]:
+            descriptor = os.open(stale, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                with _locked(descriptor):
+                    if stale.is_dir():
+                        shutil.rmtree(stale, ignore_errors=True)
+                    else:
+                        stale.unlink()
+            except BlockingIOError:
+                continue
+            finally:
+                os.close(descriptor)
+
+
 @contextlib.contextmanager
-def _locked(directory: Path) -> Iterator[None]:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+def _locked(descriptor: int) -> Iterator[None]:
+    """An exclusive lock on an open file or directory; raises BlockingIOError if another process has it."""
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
     finally:
-        os.close(descriptor)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
 
 
 def _swap(fresh: Path, directory: Path) -> None:

@@ -139,7 +139,7 @@ def test_what_is_no_layout_is_not_replaced(two: Image, tmp_path: Path) -> None:
 
 
 def test_what_a_dead_process_left_is_removed(two: Image, tmp_path: Path) -> None:
-    (tmp_path / ".x.0000.tmp/blobs").mkdir(parents=True)
+    (tmp_path / ".x.0123abcd.tmp/blobs").mkdir(parents=True)
     write_layout(tmp_path / "x", two)
     assert [path.name for path in tmp_path.iterdir()] == ["x"]
 
