@@ -11,8 +11,9 @@ from dataclasses import dataclass
 
 from bundler.elf import format as f
 from bundler.elf.format import ElfError, ReadAt, Segment
-from bundler.elf.read import ElfFile, file_offset, read_header
+from bundler.elf.read import ElfFile
 from bundler.elf.sections import Sections
+from bundler.elf.tables import file_offset, read_header
 
 
 @dataclass(frozen=True, slots=True)

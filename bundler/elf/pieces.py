@@ -12,7 +12,7 @@ from sys import byteorder
 from bundler.elf import format as f
 from bundler.elf.format import ElfError
 from bundler.elf.image import Image, Piece
-from bundler.elf.read import file_offset
+from bundler.elf.tables import file_offset
 
 _EM_S390, _EM_ALPHA = 22, 0x9026
 MAX_SYMBOLS = 1 << 24

@@ -16,10 +16,11 @@ from bundler.elf.format import ElfError, ReadAt
 from bundler.elf.image import Image, Piece, Write
 from bundler.elf.pieces import MAX_TABLE, symbol_names
 from bundler.elf.place import Tier, place
-from bundler.elf.read import ElfFile, file_offset
+from bundler.elf.read import ElfFile
 from bundler.elf.refuse import refuse
 from bundler.elf.strings import StringTable
 from bundler.elf.symtab import follow, has_named_interpreter
+from bundler.elf.tables import file_offset
 from bundler.elf.versions import Names, definition_names, need_names
 
 SPARE_TAGS = 8

@@ -8,7 +8,8 @@ from itertools import pairwise
 from bundler.elf import format as f
 from bundler.elf.edits import Edits
 from bundler.elf.format import ElfError, ReadAt, Segment
-from bundler.elf.read import ElfFile, file_offset
+from bundler.elf.read import ElfFile
+from bundler.elf.tables import file_offset
 
 MAX_ALIGN = 16 << 20
 _OSABI_SYSV, _OSABI_GNU = 0, 3

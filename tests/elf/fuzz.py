@@ -39,7 +39,8 @@ from bundler.elf.format import ElfError  # noqa: E402
 from bundler.elf.image import overlay  # noqa: E402
 from bundler.elf.place import MAX_GROWTH  # noqa: E402
 from bundler.elf.plan import plan_edits  # noqa: E402
-from bundler.elf.read import parse_elf, read_header  # noqa: E402
+from bundler.elf.read import parse_elf  # noqa: E402
+from bundler.elf.tables import read_header  # noqa: E402
 from bundler.errors import InputError  # noqa: E402
 from bundler.target import ARCHITECTURES  # noqa: E402
 from bundler.tree import Entry, Kind  # noqa: E402
