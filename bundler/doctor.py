@@ -154,6 +154,7 @@ def check_bundles(engine: Engine) -> list[Finding]:
     """Whether each bundle in the engine has there what it requires, as it was built with."""
     images = [image for image in engine.images() if image.labels.get(NAME) and image.labels.get(COMPAT)]
     ids = {image.id for image in images}
+    comparable = not any(image.by_manifest for image in images)
     names = {image.labels[NAME] for image in images}
     findings = []
     for image in images:
@@ -164,7 +165,9 @@ def check_bundles(engine: Engine) -> list[Finding]:
             findings.append(Finding(f"bundle {label}", "problem", _told(error)))
             continue
         missing = [one.name for one in facts.requires if one.name not in names]
-        others = [one.name for one in facts.requires if one.name in names and one.digest not in ids]
+        others = [
+            one.name for one in facts.requires if comparable and one.name in names and one.digest not in ids
+        ]
         if missing:
             hint = "bundle load brings what a bundle requires, too"
             text = "lacks what it requires: " + ", ".join(missing)

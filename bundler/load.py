@@ -30,7 +30,8 @@ How = Literal["present", "thin", "full"]
 class Packed:
     """A bundle's image on disk (``image``), or in the engine alone (``image`` is None).
 
-    ``id`` is the image ID, ``command`` the Cmd of its configuration.
+    ``id`` is the digest of its configuration, Docker's image ID; where it is in containerd's store alone,
+    that of its manifest, and ``by_manifest`` says so.  ``command`` is the Cmd of its configuration.
     """
 
     facts: Facts
@@ -38,6 +39,7 @@ class Packed:
     id: Digest
     command: tuple[str, ...]
     image: Image | None = None
+    by_manifest: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +67,8 @@ def _find(name: str, out: Path, engine: Engine | None) -> Packed:
     if engine is not None and (found := _in_engine(name, engine)) is not None:
         reference = next(iter(found.names), name)
         facts = read_facts(found.labels, where=reference)
-        return Packed(facts, reference, found.id, tuple(found.config.get("Cmd") or ()))
+        command = tuple(found.config.get("Cmd") or ())
+        return Packed(facts, reference, found.id, command, by_manifest=found.by_manifest)
     raise InputError(
         f"the bundle {name!r} is not at hand",
         why=f"it is neither in {out}, nor a layout or archive, nor an image in the engine",
@@ -112,12 +115,20 @@ def load(engine: Engine, bundles: Iterable[Packed], sink: events.Sink = events.i
     return loaded
 
 
+def loaded_image(engine: Engine, bundle: Packed) -> EngineImage:
+    """The engine's image of a bundle that was loaded: it may have another ID there."""
+    found = engine.image(str(bundle.id)) or engine.image(bundle.reference)
+    if found is None:
+        raise EngineError(f"{engine.name} has no image {bundle.reference}", hint="bundle load")
+    return found
+
+
 def other_builds(bundles: Sequence[Packed]) -> list[str]:
     """A line for each bundle that was built with another image of one that it requires.
 
     They may well fit together, since the prefix has the compat; nobody has checked these two.
     """
-    ids = {bundle.facts.name: bundle.id for bundle in bundles}
+    ids = {bundle.facts.name: bundle.id for bundle in bundles if not bundle.by_manifest}
     return [
         f"{bundle.reference} was built with another {required.name}: 'bundle verify' tells whether they fit"
         for bundle in bundles

@@ -131,8 +131,12 @@ def scrub_in_engine(
     with tempfile.TemporaryDirectory(prefix="bundle-") as work:
         file = Path(work) / "image.tar"
         engine.save(image, file)
+        found = engine.image(image)
+        platform = found.platform if found is not None else None
         below = None if base is None else Base(len(base.diff_ids), _said(base))
-        done = scrub(open_image(file), root=root, base=below, restore=restore, further=further)
+        done = scrub(
+            open_image(file, platform=platform), root=root, base=below, restore=restore, further=further
+        )
         if done.changes:
             load_image(engine, done.image, reference)
         else:

@@ -87,11 +87,19 @@ def is_commit(config: Mapping[str, Any]) -> bool:
     """
     if is_podman_commit(config):
         return True
-    history = config.get("history") or [{}]
-    made_by = str(history[-1].get("created_by") or "")
-    command = " ".join((config.get("container_config") or {}).get("Cmd") or ())
-    builder = "#(nop)" in made_by or "buildkit" in str(history[-1].get("comment") or "")
-    return bool(config.get("container_config")) and made_by == command and not builder
+    last = (config.get("history") or [{}])[-1]
+    made_by = str(last.get("created_by") or "")
+    if "#(nop)" in made_by or "buildkit" in str(last.get("comment") or ""):
+        return False
+    if (container := config.get("container_config")) is not None:
+        return made_by == _joined(container)
+    # With containerd's store, Docker says no more of the container.
+    return bool(made_by) and made_by == _joined(config.get("config") or {})
+
+
+def _joined(inner: Inner) -> str:
+    """A command as a commit's history item has it."""
+    return " ".join(map(str, inner.get("Cmd") or ()))
 
 
 def is_podman_commit(config: Mapping[str, Any]) -> bool:

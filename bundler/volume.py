@@ -15,10 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bundler.digest import Digest, hex_of
-from bundler.engine import ContainerSpec, Engine, EngineContainer, EngineInfo, Mount
+from bundler.engine import ContainerSpec, Engine, EngineContainer, EngineImage, EngineInfo, Mount
 from bundler.errors import EnvironmentLacks
 from bundler.labels import NAME, NO_COMMAND, PREFIX, VERSION, volume_labels, volume_name
-from bundler.load import Packed
+from bundler.load import Packed, loaded_image
 
 WRITABLE = "bundle.writable"
 """Label of a data container whose volume may be written to."""
@@ -58,15 +58,16 @@ def _create(engine: Engine, bundle: Packed, info: EngineInfo | None, writable: b
     with _one_at_a_time():
         if any(container.name == name for container in engine.containers(NAME)):
             return name
+        image = loaded_image(engine, bundle)
         labels = {**volume_labels(bundle.facts), **({WRITABLE: "yes"} if writable else {})}
         # A volume that is in use cannot be removed, and was whole when its first user came.
         engine.remove_volume(name)
         if not engine.has_volume(name):
-            options = _overlay_options(engine, bundle, info) if info is not None else {}
+            options = _overlay_options(image, bundle, info) if info is not None else {}
             engine.create_volume(name, labels, options)
         mount = Mount(name, bundle.facts.prefix, read_only=not writable, copy=info is None)
         # The final name comes last: whatever has it is whole.
-        spec = ContainerSpec(str(bundle.id), (NO_COMMAND,), entrypoint=(), labels=labels, mounts=(mount,))
+        spec = ContainerSpec(str(image.id), (NO_COMMAND,), entrypoint=(), labels=labels, mounts=(mount,))
         container = engine.create(spec)
         try:
             engine.rename(container, name)
@@ -102,11 +103,10 @@ def remove(engine: Engine, names: Sequence[str]) -> list[str]:
     return gone
 
 
-def _overlay_options(engine: Engine, bundle: Packed, info: EngineInfo) -> dict[str, str]:
+def _overlay_options(image: EngineImage, bundle: Packed, info: EngineInfo) -> dict[str, str]:
     """Options of a volume that shows an image's layers without copying them."""
-    image = engine.image(str(bundle.id))
     hint = "leave out --no-copy"
-    if image is None or not image.directories:
+    if not image.directories:
         raise EnvironmentLacks(
             "a volume without a copy needs Docker with overlay2",
             why=f"this is {info.name} with {info.storage or 'a store of its own'}",

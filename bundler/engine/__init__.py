@@ -46,6 +46,10 @@ class EngineImage:
     names: tuple[str, ...]
     diff_ids: tuple[Digest, ...]
     config: Mapping[str, Any]
+    platform: str | None = None
+    """``os/architecture``."""
+    by_manifest: bool = False
+    """Whether ``id`` is the digest of the manifest (containerd's store), and not of the configuration."""
     parent: Digest | None = None
     directories: tuple[Path, ...] = ()
 

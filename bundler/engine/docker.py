@@ -236,6 +236,9 @@ def _image(found: Mapping[str, Any]) -> EngineImage:
         names=tuple(found.get("RepoTags") or ()),
         diff_ids=tuple(Digest(layer) for layer in (found.get("RootFS") or {}).get("Layers") or ()),
         config=found.get("Config") or {},
+        platform=f"{found.get('Os')}/{found.get('Architecture')}",
+        # Only there is an image known by the digest that a registry knows it by.
+        by_manifest=any(str(name).endswith("@" + found["Id"]) for name in found.get("RepoDigests") or ()),
         parent=Digest(found["Parent"]) if found.get("Parent") else None,
         directories=directories,
     )

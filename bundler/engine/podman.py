@@ -190,5 +190,6 @@ def _image(found: Mapping[str, Any]) -> EngineImage:
         names=tuple(found.get("RepoTags") or ()),
         diff_ids=tuple(Digest(layer) for layer in (found.get("RootFS") or {}).get("Layers") or ()),
         config=found.get("Config") or {},
+        platform=f"{found.get('Os')}/{found.get('Architecture')}",
         parent=Digest("sha256:" + parent.removeprefix("sha256:")) if parent else None,
     )

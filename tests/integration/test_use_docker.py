@@ -12,6 +12,8 @@ import samples
 from command import Bundle
 from dockerd import Dockerd
 
+from bundler.digest import hex_of
+from bundler.oci.read import open_image
 from bundler.process import run
 
 pytestmark = pytest.mark.engine
@@ -104,7 +106,8 @@ class TestVolumes:
     def test_created_once_and_listed(self, bundle: Bundle, dockerd: Dockerd) -> None:
         names = bundle("volume", "create", "tools").split()
         assert [name.rsplit("-", 1)[0] for name in names] == ["bundle-runtime", "bundle-tools"]
-        assert inspect(dockerd, "tools:1.0")["Id"].startswith("sha256:" + names[1].rsplit("-", 1)[1])
+        digits = names[1].rsplit("-", 1)[1]
+        assert hex_of(open_image(bundle.out / "tools").id).startswith(digits) and len(digits) == 12
         assert bundle("volume", "create", "tools").split() == names
         listed = json.loads(bundle("volume", "list", "--format", "json"))
         assert {one["name"]: one["prefix"] for one in listed}.items() >= {
@@ -153,7 +156,10 @@ class TestVolumes:
 
     def test_without_a_copy(self, bundle: Bundle, dockerd: Dockerd, foreign_image: ForeignImage) -> None:
         bundle("volume", "remove", "--all")
-        assert inspect_driver(dockerd) == "overlay2"
+        if inspect_driver(dockerd) != "overlay2":
+            refused = bundle.run("volume", "create", "tools", "--no-copy")
+            assert refused.returncode == 4 and "needs Docker with overlay2" in refused.stderr
+            return
         names = bundle("volume", "create", "tools", "--no-copy").split()
         kinds = [
             json.loads(dockerd.docker("volume", "inspect", name))[0]["Options"]["type"] for name in names
@@ -168,8 +174,10 @@ class TestVolumes:
         bundle("volume", "remove", "--all")
 
     def test_without_a_copy_of_many_layers(
-        self, bundle: Bundle, foreign_image: ForeignImage, tmp_path: Path
+        self, bundle: Bundle, dockerd: Dockerd, foreign_image: ForeignImage, tmp_path: Path
     ) -> None:
+        if inspect_driver(dockerd) != "overlay2":
+            return
         out = str(samples.make_layered(tmp_path / "few", 40))
         words = ["run", "--from", foreign_image("musl"), "--out", out, "--with", "many", "--no-copy"]
         listed = bundle(*words, "--", "ls", "/.deps/many/1/share").split()

@@ -98,6 +98,8 @@ def commit(command: list[str], made_by: str, **inner: Any) -> dict[str, Any]:
         (commit([], "", Env=["container=podman"]), True),
         (commit(["/bin/sh", "-c", "#(nop) CMD x"], "/bin/sh -c #(nop) CMD x"), False),
         ({"config": {}, "history": [{"created_by": "RUN x", "comment": "buildkit.dockerfile.v0"}]}, False),
+        ({"config": {"Cmd": ["sh", "-c", "x"]}, "history": [{"created_by": "sh -c x"}]}, True),
+        ({"config": {"Cmd": ["sh"]}, "history": [{"created_by": "sh -c x"}]}, False),
         ({"config": {}}, False),
     ],
 )
