@@ -19,6 +19,7 @@ import os
 import re
 import secrets
 import shutil
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -33,6 +34,8 @@ MARKER = "oci-layout"
 LAYOUT = canonical_json({"imageLayoutVersion": "1.0.0"})
 BLOBS = "blobs/sha256"
 
+_YOUNG = 60.0
+"""Seconds for which what is not locked yet may still be somebody's."""
 _AT_FDCWD = -100
 _RENAME_EXCHANGE = 2
 
@@ -239,9 +242,11 @@ def _sweep(path: Path) -> None:
 
     The kernel releases the lock of a process that dies: what can be locked belongs to nobody.
     """
-    form = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}(?:\.old)?\.tmp")
+    form = re.compile(rf"\.{re.escape(path.name)}\.[0-9a-f]{{8}}(?:\.old)?\.(?:tmp|new)")
     with contextlib.suppress(OSError):
         for stale in [entry for entry in path.parent.iterdir() if form.fullmatch(entry.name)]:
+            if stale.suffix == ".new" and time.time() - stale.stat().st_mtime < _YOUNG:
+                continue
             descriptor = os.open(stale, os.O_RDONLY | os.O_NOFOLLOW)
             try:
                 with _locked(descriptor):
