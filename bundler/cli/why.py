@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 from bundler.cli import common
-from bundler.closure.report import printable
 from bundler.closure.users import Use, uses
 from bundler.errors import ExitCode, InputError
 from bundler.oci.manifest import MANIFEST, read_manifest
 from bundler.oci.read import is_image
 from bundler.subject import Judged, Opener, gather
+from bundler.tree import shown
 
 NAME = "why"
 GROUP = "look"
@@ -100,9 +100,9 @@ def _record(name: str, found: Use, owners: dict[str, str]) -> dict[str, Any]:
 def _print(name: str, found: Use, owners: dict[str, str], limit: int) -> None:
     print(f"{name}:")
     for path in found.paths:
-        print(printable(f"  {path} (from {owners[path]})" if path in owners else f"  {path}"))
+        print(shown(f"  {path} (from {owners[path]})" if path in owners else f"  {path}"))
     for way in found.ways[:limit]:
-        print(printable("    " + " → ".join(way)))
+        print(shown("    " + " → ".join(way)))
     if len(found.ways) > limit:
         print(f"    and {len(found.ways) - limit} more: --limit {len(found.ways)}")
     if not found.ways:

@@ -14,6 +14,12 @@ MAX_LOOKUPS = 1 << 16
 """Look-ups of one program."""
 
 
+MAX_DIRECTORIES = 512
+"""Directories that one needed name is looked for in, those inherited included."""
+MAX_PROBES = 20_000_000
+"""Names looked up in directories in one verification: some seconds' work, and a hundred large bundles."""
+
+
 class How(StrEnum):
     """By what a needed name was found."""
 

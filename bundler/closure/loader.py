@@ -11,13 +11,24 @@ from dataclasses import dataclass, field
 from typing import NamedTuple
 
 from bundler.closure.files import Files, Found
-from bundler.closure.loaded import MAX_LOOKUPS, MAX_OBJECTS, Closure, How, Loaded, Lookup, Problem
+from bundler.closure.loaded import (
+    MAX_DIRECTORIES,
+    MAX_LOOKUPS,
+    MAX_OBJECTS,
+    Closure,
+    How,
+    Loaded,
+    Lookup,
+    Problem,
+)
 from bundler.closure.paths import Form, directory_of, expand_tokens, split_path
 from bundler.closure.versions import check_versions
 from bundler.elf.format import DF_1_PIE, DT_AUXILIARY, DT_FILTER, DT_NEEDED, ET_DYN, ET_EXEC, PT_LOAD
 from bundler.elf.read import ElfError, ElfFile
 from bundler.tree import FileTree, Kind
 
+_SHOWN = 6
+"""Directories named in a message."""
 _OSABI_OK = frozenset({0, 3})
 """ELFOSABI_SYSV and ELFOSABI_GNU (``VALID_ELF_OSABI``)."""
 
@@ -85,6 +96,8 @@ class Loader:
         self._places: dict[str, tuple[str, ...]] = {}
         self._answers: dict[_Lists, dict[str, _Answer]] = {}
         self._paths: dict[tuple[str, str], tuple[str, ...]] = {}
+        self.probes = 0
+        """Names looked up in directories so far."""
         self.memo: dict[object, object] = {}
         """Room for the version checks of pairs of files."""
 
@@ -106,23 +119,27 @@ class Loader:
         if self._search_override is not None:
             return ((How.RPATH, self._search_override),)
         own = objects[index].elf
-        lists: list[tuple[How, tuple[str, ...]]] = []
+        lists: dict[tuple[How, tuple[str, ...]], None] = {}
+        total = 0
         if own.runpath is None:
             # DT_RPATH of the requester, of what loaded it, and so on up to the program; an object with a
             # DT_RUNPATH has its DT_RPATH ignored (elf_get_dynamic_info).
             at: int | None = index
-            while at is not None:
+            while at is not None and total <= MAX_DIRECTORIES:
                 item = objects[at]
                 if item.elf.rpath and item.elf.runpath is None:
-                    lists.append((How.RPATH, self.directories(item.elf.rpath, item.name)))
+                    # A list that was searched before has nothing new.
+                    directories = self.directories(item.elf.rpath, item.name)
+                    total += len(directories)
+                    lists[How.RPATH, directories] = None
                 at = item.loader
         else:
-            lists.append((How.RUNPATH, self.directories(own.runpath, objects[index].name)))
+            lists[How.RUNPATH, self.directories(own.runpath, objects[index].name)] = None
         if self._build.cache:
             # With DF_1_NODEFLIB, cache entries below the default directories do not count.
-            lists.append((How.CACHE, self._build.directories if own.nodeflib else ()))
+            lists[How.CACHE, self._build.directories if own.nodeflib else ()] = None
         if not own.nodeflib and self._build.directories:
-            lists.append((How.DEFAULT, self._build.directories))
+            lists[How.DEFAULT, self._build.directories] = None
         return tuple(lists)
 
     def directories(self, text: str, name: str) -> tuple[str, ...]:
@@ -159,6 +176,7 @@ class Loader:
                     return answer
                 continue
             for place in (place for directory in directories for place in self._expand(directory)):
+                self.probes += 1
                 found = self._files.find(place, name)
                 if found is None or found.error not in (None, "ELOOP"):
                     continue
@@ -377,8 +395,11 @@ def dependencies(elf: ElfFile) -> Iterator[tuple[int, str]]:
 def _missing(name: str, lists: _Lists) -> str:
     if "/" in name:
         return f"{name} is not found"
-    places = [directory for how, directories in lists if how is not How.CACHE for directory in directories]
-    return f"{name} is not found in {', '.join(dict.fromkeys(places)) or 'any directory: there is no RPATH'}"
+    found = dict.fromkeys(d for how, directories in lists if how is not How.CACHE for d in directories)
+    places = [*found][:_SHOWN]
+    if len(found) > _SHOWN:
+        places.append(f"{len(found) - _SHOWN} more directories")
+    return f"{name} is not found in {', '.join(places) or 'any directory: there is no RPATH'}"
 
 
 def resolve_needed(

@@ -48,6 +48,11 @@ class Loaders:
             self._glibc[key] = Loader(self._files, facts, build, level=level)
         return self._glibc[key]
 
+    @property
+    def probes(self) -> int:
+        """Names looked up in directories so far."""
+        return self._musl.probes + sum(loader.probes for loader in self._glibc.values())
+
     def levels(self, facts: ElfFile) -> tuple[int, ...]:
         """The levels that may differ: more than the first only where there are directories for them."""
         if facts.machine != EM_X86_64 or not self._files.has_hwcaps:

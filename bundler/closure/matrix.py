@@ -8,7 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bundler.closure.report import Scope, inside, printable
+from bundler.closure.report import Scope, inside
+from bundler.tree import shown
 
 HARM = "/harm"
 """Where the hostile environment points: there lie damaged libraries, scripts and locales."""
@@ -244,7 +245,7 @@ def to_text(matrix: Matrix) -> str:
     failed = sum(cell.problem is not None for cell in matrix.cells)
     verdict = "every command runs the same" if matrix.ok else f"{failed} do not do what they do elsewhere"
     lines.append(f"{matrix.prefix}: {len(matrix.cells)} starts of {len(commands)} commands: {verdict}")
-    return printable("\n".join(lines)) + "\n"
+    return "\n".join(map(shown, lines)) + "\n"
 
 
 def to_html(matrices: Sequence[Matrix]) -> str:
@@ -271,7 +272,7 @@ def _cell(cell: Cell) -> str:
 
 
 def _text(text: str) -> str:
-    return html.escape(printable(text))
+    return html.escape(shown(text))
 
 
 def _unescape(text: str) -> str:

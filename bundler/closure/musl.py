@@ -10,7 +10,16 @@ from __future__ import annotations
 import posixpath
 
 from bundler.closure.files import Files, Found
-from bundler.closure.loaded import MAX_LOOKUPS, MAX_OBJECTS, Closure, How, Loaded, Lookup, Problem
+from bundler.closure.loaded import (
+    MAX_DIRECTORIES,
+    MAX_LOOKUPS,
+    MAX_OBJECTS,
+    Closure,
+    How,
+    Loaded,
+    Lookup,
+    Problem,
+)
 from bundler.closure.paths import Form, directory_of, split_musl_path
 from bundler.elf.format import ET_DYN, ET_EXEC
 from bundler.elf.read import ElfError, ElfFile
@@ -32,6 +41,8 @@ class MuslLoader:
 
     def __init__(self, files: Files) -> None:
         self.files = files
+        self.probes = 0
+        """Names looked up in directories so far."""
         self._system: dict[str, tuple[str, ...]] = {}
 
     def load(self, path: str, *, interpreter: str | None = None) -> Closure:
@@ -105,6 +116,7 @@ class _Load:
         for how, directories in self._lists(index):
             for directory in directories:
                 places.append(directory)
+                self._loader.probes += 1
                 found = self._files.find(directory, name)
                 if found is None or found.error in ("ENOENT", "ENOTDIR"):
                     continue
@@ -117,9 +129,9 @@ class _Load:
 
     def _lists(self, index: int) -> list[tuple[How, tuple[str, ...]]]:
         """Path lists of the requester, of what needed it, and so on; then the default directories."""
-        lists = []
+        lists: list[tuple[How, tuple[str, ...]]] = []
         at: int | None = index
-        while at is not None:
+        while at is not None and sum(len(directories) for _, directories in lists) <= MAX_DIRECTORIES:
             item = self._objects[at]
             text = item.elf.rpath if item.elf.runpath is None else item.elf.runpath
             if text:

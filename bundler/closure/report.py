@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -12,6 +11,7 @@ from typing import Any
 from bundler.closure.rules import Severity, rules
 from bundler.recipe import Accept
 from bundler.target import Architecture
+from bundler.tree import shown
 
 KERNEL_FLOOR = (5, 4, 0)
 """The oldest kernel that a bundle promises to run on, unless its scope says otherwise."""
@@ -79,8 +79,8 @@ class Violation:
         return record
 
     def __str__(self) -> str:
-        line = f"{self.path}: {self.severity}: {self.message} [{self.rule}]"
-        return printable(f"{line}\n    chain: {' → '.join(self.chain)}" if len(self.chain) > 1 else line)
+        line = shown(f"{self.path}: {self.severity}: {self.message} [{self.rule}]")
+        return f"{line}\n    chain: {shown(' → '.join(self.chain))}" if len(self.chain) > 1 else line
 
 
 def finding(rule: str, path: str, message: str, chain: tuple[str, ...] = ()) -> Violation:
@@ -134,9 +134,7 @@ def to_text(report: Report, *, verbose: bool = False) -> str:
     lines = [*_groups(report.violations), *_groups(warnings)]
     if verbose:
         lines += [*_groups(information), *_groups(report.limits)]
-        lines += [
-            printable(f"{found.path}: accepted: {why} [{found.rule}]") for found, why in report.accepted
-        ]
+        lines += [shown(f"{found.path}: accepted: {why} [{found.rule}]") for found, why in report.accepted]
     elif report.limits:
         lines += ["limits of the seed toolchain:", *(f"  {line}" for line in _limits(report.limits))]
     totals = [
@@ -147,7 +145,7 @@ def to_text(report: Report, *, verbose: bool = False) -> str:
         f"{len(report.accepted)} accepted",
     ]
     totals = totals[:1] + [text for text in totals[1:] if not text.startswith("0 ")]
-    looked = ", ".join(f"{number} {name}" for name, number in report.counts.items())
+    looked = ", ".join(_count(number, _ONE[name], name) for name, number in report.counts.items())
     lines.append(f"{report.prefix}: {'in order' if report.ok else 'NOT in order'}: {', '.join(totals)}")
     lines.append(f"  looked at {looked}")
     if report.versions:
@@ -155,10 +153,14 @@ def to_text(report: Report, *, verbose: bool = False) -> str:
     return "\n".join(lines) + "\n"
 
 
-def printable(text: str) -> str:
-    """``text`` without bytes that are no text and without what a terminal would obey."""
-    clean = os.fsencode(text).decode("utf-8", "backslashreplace")
-    return "".join(c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in clean)
+_ONE = {
+    "files": "file",
+    "links": "link",
+    "scripts": "script",
+    "programs": "program",
+    "libraries": "library",
+    "look-ups": "look-up",
+}
 
 
 def _groups(findings: Iterable[Violation]) -> Iterator[str]:
@@ -172,7 +174,7 @@ def _groups(findings: Iterable[Violation]) -> Iterator[str]:
 
 def _limits(limits: Iterable[Violation]) -> Iterator[str]:
     for path, group in groupby(sorted(limits, key=lambda limit: limit.path), key=lambda limit: limit.path):
-        yield printable(f"{path}: {'; '.join(limit.message for limit in group)}")
+        yield shown(f"{path}: {'; '.join(limit.message for limit in group)}")
 
 
 def _count(number: int, one: str, many: str | None = None) -> str:

@@ -17,7 +17,8 @@ from bundler.closure.files import Files
 from bundler.closure.loaded import Closure
 from bundler.closure.report import Violation, finding
 from bundler.elf.format import DT_GNU_HASH, DT_HASH, DT_STRSZ, DT_STRTAB, DT_SYMTAB, LAYOUTS, Layout
-from bundler.elf.read import ElfError, ElfFile, file_offset
+from bundler.elf.read import ElfError, ElfFile
+from bundler.elf.tables import file_offset
 from bundler.errors import InputError
 
 DT_RELA, DT_RELASZ, DT_REL, DT_RELSZ, DT_PLTRELSZ, DT_PLTREL, DT_JMPREL = 7, 8, 17, 18, 2, 20, 23

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from bundler.closure.files import Files
 from bundler.closure.libc import is_libc
 from bundler.closure.literals import check_literals, literal_rules
+from bundler.closure.loaded import MAX_PROBES
 from bundler.closure.loaders import Loaders, default_loader
 from bundler.closure.names import check_entry
 from bundler.closure.objects import check_object, fits, is_loadable
@@ -105,8 +106,8 @@ class _Run:
                 continue
             closure = loaders.load(path, facts)
             self.counts["look-ups"] += len(closure.lookups)
-            if self.counts["look-ups"] > MAX_LOOKUPS_IN_ALL:
-                message = f"takes more than {MAX_LOOKUPS_IN_ALL} look-ups: none was done after /{path}"
+            if self.counts["look-ups"] > MAX_LOOKUPS_IN_ALL or loaders.probes > MAX_PROBES:
+                message = f"takes more look-ups than any bundle: none was done after /{path}"
                 yield finding("closure-too-large", self.scope.prefix, message)
                 return
             yield from check_closure(closure, self.scope, seen, found)
