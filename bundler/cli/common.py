@@ -22,6 +22,8 @@ from bundler.target import DEFAULT_ROOT, parse_target
 if TYPE_CHECKING:
     from bundler.oci.image import Image
 
+IMAGE_HELP = "a layout, an archive, docker:IMAGE, or the name of a bundle that was built"
+"""What :func:`image` takes."""
 CHECKOUT = Path(__file__).resolve().parents[2]
 """Where our own recipes, images and toolchains lie."""
 
@@ -179,6 +181,11 @@ def image(name: str, out: Path, stack: ExitStack, engine: Callable[[], Engine]) 
         raise InputError(f"{found.name} has no image {reference!r}")
     found.save(reference, file)
     return open_image(file)
+
+
+def image_of(name: str, arguments: argparse.Namespace, stack: ExitStack) -> Image:
+    """As :func:`image`, with the engine and the directory that options of :func:`add_use` choose."""
+    return image(name, arguments.out, stack, lambda: engine(arguments))
 
 
 def connector(arguments: argparse.Namespace) -> Callable[[str | None], Engine]:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from pathlib import Path
 
+from bundler.cli import common
 from bundler.errors import ExitCode, InputError
 from bundler.oci.compose import Part, compose, rebase
-from bundler.oci.layout import write_archive, write_layout
-from bundler.oci.read import find_image
+from bundler.oci.layout import write_image
 
 NAME = "compose"
 GROUP = "images"
@@ -19,40 +20,53 @@ that have different files at one path are refused, as is a file whose libraries 
 
 examples:
   bundle compose runtime shell gitartifact -o out/tools --tag tools:1
+  bundle compose --policy policy.json runtime ./curl -o out/curl
   bundle compose --rebase debian-12.0.tar debian-12.1.tar app.tar -o app
 """
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", metavar="IMAGE", nargs="*", help="a layout, an archive, or a bundle's name")
+    parser.add_argument("images", metavar="IMAGE", nargs="*", help=common.IMAGE_HELP)
     parser.add_argument(
         "-o", "--output", metavar="PATH", type=Path, required=True, help="OCI layout to write, or FILE.tar"
     )
     parser.add_argument("--tag", metavar="NAME", default="", help="name of the image, as in tools:1")
+    parser.add_argument(
+        "--policy", metavar="FILE", type=Path, help="signature policy that every image must meet"
+    )
     parser.add_argument(
         "--rebase",
         metavar=("OLD", "NEW", "IMAGE"),
         nargs=3,
         help="replace the layers of the base image OLD in IMAGE by those of NEW",
     )
-    parser.add_argument(
-        "--out", metavar="DIR", type=Path, default=Path("out"), help="where built images lie (default: out)"
-    )
+    common.add_use(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
     if bool(arguments.images) == bool(arguments.rebase):
         raise InputError("name the images to put together, or --rebase OLD NEW IMAGE")
     names = arguments.rebase or arguments.images
-    parts = [Part(name, find_image(name, arguments.out)) for name in names]
-    if arguments.rebase:
-        old, new, part = parts
-        image = rebase(part, old, new, reference=arguments.tag)
-    else:
-        image = compose(parts, reference=arguments.tag)
-    if arguments.output.suffix == ".tar":
-        write_archive(arguments.output.absolute(), image)
-    else:
-        write_layout(arguments.output.absolute(), image)
+    with ExitStack() as stack:
+        parts = [Part(name, common.image_of(name, arguments, stack)) for name in names]
+        if arguments.rebase:
+            old, new, part = parts
+            image = rebase(part, old, new, reference=arguments.tag)
+        else:
+            image = compose(parts, reference=arguments.tag)
+        write_image(arguments.output.absolute(), image)
     print(image.id)
     return ExitCode.DONE
+
+
+def _parts(names: Sequence[str], out: Path, policy_file: Path | None) -> list[Part]:
+    """The images by name, held to the policy."""
+    paths = [find_path(name, out) for name in names]
+    parts = [Part(name, open_image(path)) for name, path in zip(names, paths, strict=True)]
+    if policy_file is not None:
+        from bundler.admission import admit, read_policy
+
+        policy = read_policy(policy_file)
+        for part, path in zip(parts, paths, strict=True):
+            admit(path, part.image, policy)
+    return parts

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import ExitStack
 from pathlib import Path
 
+from bundler.cli import common
 from bundler.errors import ExitCode
 from bundler.oci.compose import Part
 from bundler.oci.delta import delta
-from bundler.oci.layout import write_archive, write_layout
+from bundler.oci.layout import write_image
 from bundler.oci.merged import ImageTree
-from bundler.oci.read import find_image
 from bundler.settings import cache_directory
 
 NAME = "delta"
@@ -25,26 +26,23 @@ example:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", metavar="IMAGE", help="a layout, an archive, or a bundle's name")
+    parser.add_argument("image", metavar="IMAGE", help=common.IMAGE_HELP)
     parser.add_argument("--on", metavar="BASE", required=True, help="image to put it on")
     parser.add_argument(
         "-o", "--output", metavar="PATH", type=Path, required=True, help="OCI layout to write, or FILE.tar"
     )
     parser.add_argument("--tag", metavar="NAME", default="", help="name of the image")
-    parser.add_argument(
-        "--out", metavar="DIR", type=Path, default=Path("out"), help="where built images lie (default: out)"
-    )
+    common.add_use(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    want = Part(arguments.image, find_image(arguments.image, arguments.out))
-    base = Part(arguments.on, find_image(arguments.on, arguments.out))
-    with ImageTree(want.image) as tree:
+    with ExitStack() as stack:
+        want, base = (
+            Part(name, common.image_of(name, arguments, stack)) for name in (arguments.image, arguments.on)
+        )
+        tree = stack.enter_context(ImageTree(want.image))
         made = delta(want, base, tree, cache=cache_directory() / "inventories", reference=arguments.tag)
-        if arguments.output.suffix == ".tar":
-            write_archive(arguments.output.absolute(), made.image)
-        else:
-            write_layout(arguments.output.absolute(), made.image)
+        write_image(arguments.output.absolute(), made.image)
     print(made.image.id)
     print(f"added {made.added[0]} files, {made.added[1]} bytes")
     print(f"shared {made.shared[0]} files, {made.shared[1]} bytes")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
+from contextlib import ExitStack
 from dataclasses import asdict
-from pathlib import Path
 
 from bundler.cli import common
 from bundler.errors import ExitCode
 from bundler.oci.compare import Change, changes, transfer
 from bundler.oci.image import Image
 from bundler.oci.merged import ImageTree
-from bundler.oci.read import find_image
 from bundler.tree import shown
 
 NAME = "diff"
@@ -29,21 +28,20 @@ _SIGNS = {"added": "+", "removed": "-", "changed": "~"}
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("before", metavar="A", help="image: a layout, an archive, or a bundle's name")
+    parser.add_argument("before", metavar="A", help=common.IMAGE_HELP)
     parser.add_argument("after", metavar="B", help="image to compare it with")
     parser.add_argument("--transfer", action="store_true", help="say how many bytes lead from A to B")
-    parser.add_argument(
-        "--out", metavar="DIR", type=Path, default=Path("out"), help="where built images lie (default: out)"
-    )
+    common.add_use(parser)
     common.add_format(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    before = find_image(arguments.before, arguments.out)
-    after = find_image(arguments.after, arguments.out)
-    if arguments.transfer:
-        return _transfer(before, after, arguments.format)
-    with ImageTree(before) as one, ImageTree(after) as other:
+    with ExitStack() as stack:
+        before = common.image_of(arguments.before, arguments, stack)
+        after = common.image_of(arguments.after, arguments, stack)
+        if arguments.transfer:
+            return _transfer(before, after, arguments.format)
+        one, other = (stack.enter_context(ImageTree(image)) for image in (before, after))
         found = list(changes(one, other))
     if arguments.format == "json":
         print(json.dumps([asdict(change) for change in found], indent=1))

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
+from contextlib import ExitStack
 from typing import Any
 
 from bundler.cli import common
 from bundler.errors import ExitCode
 from bundler.oci.image import Image
 from bundler.oci.merged import ImageTree
-from bundler.oci.read import find_image
 from bundler.tree import Entry, Kind, shown
 
 NAME = "inspect"
@@ -34,23 +33,21 @@ _LETTERS = {
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", metavar="IMAGE", help="a layout, an archive, or a bundle's name")
-    parser.add_argument("--reference", metavar="NAME", help="name of the image where there are several")
+    parser.add_argument("image", metavar="IMAGE", help=common.IMAGE_HELP)
     parser.add_argument("--files", action="store_true", help="list all files, each with its layer")
-    parser.add_argument(
-        "--out", metavar="DIR", type=Path, default=Path("out"), help="where built images lie (default: out)"
-    )
+    common.add_use(parser)
     common.add_format(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
-    image = find_image(arguments.image, arguments.out, reference=arguments.reference)
-    if arguments.files:
-        _print_files(image, arguments.format)
-    elif arguments.format == "json":
-        print(json.dumps(describe(image), indent=1))
-    else:
-        _print_text(image)
+    with ExitStack() as stack:
+        image = common.image_of(arguments.image, arguments, stack)
+        if arguments.files:
+            _print_files(image, arguments.format)
+        elif arguments.format == "json":
+            print(json.dumps(describe(image), indent=1))
+        else:
+            _print_text(image)
     return ExitCode.DONE
 
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
+from contextlib import ExitStack
 
 from bundler.cli import common
 from bundler.errors import ExitCode
 from bundler.labels import read_facts
 from bundler.oci.image import Image
 from bundler.oci.merged import ImageTree
-from bundler.oci.read import find_image
 from bundler.oci.sbom import CYCLONEDX, SPDX
 from bundler.settings import cache_directory
 
@@ -29,7 +28,7 @@ _SBOMS = ((SPDX, "application/spdx+json"), (CYCLONEDX, "application/vnd.cycloned
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("image", metavar="IMAGE", help="a layout, an archive, or a bundle's name")
+    parser.add_argument("image", metavar="IMAGE", help=common.IMAGE_HELP)
     parser.add_argument("reference", metavar="REFERENCE", help="HOST[:PORT]/REPOSITORY[:TAG]")
     parser.add_argument(
         "--compress",
@@ -46,9 +45,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--sbom", action="store_true", help="attach the bundle's SBOMs as referrers, too")
     parser.add_argument("--plain-http", action="store_true", help="speak http to a registry elsewhere, too")
-    parser.add_argument(
-        "--out", metavar="DIR", type=Path, default=Path("out"), help="where built images lie (default: out)"
-    )
+    common.add_use(parser)
     common.add_progress(parser)
 
 
@@ -58,9 +55,10 @@ def run(arguments: argparse.Namespace) -> int:
     from bundler.registry.reference import parse_reference
     from bundler.registry.transfer import push
 
-    image = find_image(arguments.image, arguments.out)
     repository = Repository(parse_reference(arguments.reference), plain_http=arguments.plain_http)
-    with renderer(arguments.progress) as sink:
+    with ExitStack() as stack:
+        image = common.image_of(arguments.image, arguments, stack)
+        sink = stack.enter_context(renderer(arguments.progress))
         done = push(
             image,
             repository,
@@ -69,9 +67,9 @@ def run(arguments: argparse.Namespace) -> int:
             memory=cache_directory() / "compressed",
             sink=sink,
         )
-    if arguments.sbom:
-        for media_type, data in _documents(image, arguments.image):
-            repository.attach(done.descriptor, media_type, media_type, data)
+        if arguments.sbom:
+            for media_type, data in _documents(image, arguments.image):
+                repository.attach(done.descriptor, media_type, media_type, data)
     reference = repository.reference
     print(f"{reference.host}/{reference.repository}@{done.descriptor.digest}")
     return ExitCode.DONE

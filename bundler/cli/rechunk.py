@@ -12,9 +12,9 @@ from pathlib import Path
 from bundler.cli import common
 from bundler.errors import ExitCode, InputError
 from bundler.oci.image import Image, ImageConfig
-from bundler.oci.layout import write_archive, write_layout
+from bundler.oci.layout import write_image
 from bundler.oci.merged import ImageTree
-from bundler.oci.read import find_image, is_image, open_image
+from bundler.oci.read import find_image, is_image
 from bundler.oci.rechunk import BUDGET, Memory, cut, examine, make_plan, memory_from_json, memory_of, prove
 from bundler.oci.rootfs import RootTree, parse_attributes
 from bundler.tree import FileTree
@@ -32,7 +32,6 @@ examples:
   bundle rechunk docker:debian:12 -o out/base --plan out/former
   bundle rechunk / --xattrs attributes.txt --push registry.example/base:1
 """
-_DOCKER = "docker:"
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -100,10 +99,7 @@ def _deliver(arguments: argparse.Namespace, image: Image) -> str:
 
         with renderer(arguments.progress) as sink:
             return push(image, Repository(parse_reference(arguments.push)), sink=sink).descriptor.digest
-    if arguments.output.suffix == ".tar":
-        write_archive(arguments.output.absolute(), image)
-    else:
-        write_layout(arguments.output.absolute(), image)
+    write_image(arguments.output.absolute(), image)
     return image.digest
 
 
@@ -125,10 +121,5 @@ def _source(arguments: argparse.Namespace) -> Iterator[tuple[FileTree, ImageConf
         yield RootTree(path), ImageConfig(arguments.arch, command=("/bin/sh",))
         return
     with ExitStack() as stack:
-        if name.startswith(_DOCKER):
-            scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="bundle-")))
-            common.engine(arguments).save(name.removeprefix(_DOCKER), scratch / "image.tar")
-            image = open_image(scratch / "image.tar")
-        else:
-            image = find_image(name, arguments.out)
+        image = common.image_of(name, arguments, stack)
         yield stack.enter_context(ImageTree(image)), image.config

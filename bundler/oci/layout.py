@@ -66,6 +66,14 @@ def write_layout(directory: Path, image: Image) -> Descriptor:
     return image.descriptor()
 
 
+def write_image(path: Path, image: Image) -> None:
+    """Write an archive where the name ends in ``.tar``, an OCI layout otherwise."""
+    if path.suffix == ".tar":
+        write_archive(path, image)
+    else:
+        write_layout(path, image)
+
+
 def write_archive(file: Path, image: Image, *, omit: frozenset[Digest] = frozenset()) -> None:
     """Write ``image`` to ``file`` as :func:`stream_archive` does; the file appears when it is whole.
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ from bundler.oci import image as media
 from bundler.oci.image import Descriptor, ImageConfig, Pairs
 from bundler.oci.stream import LIMITS, Limits
 
+_ATTACHED = re.compile(r"(?:^|:)sha256-[0-9a-f]{64}\.(?:sig|att|sbom)\Z")
 _INNER = {"Cmd", "Entrypoint", "Env", "Labels"}
 _OUTER = {"architecture", "os", "config", "created", "history", "rootfs"}
 
@@ -33,6 +35,16 @@ class Listed:
     descriptor: Descriptor
     name: str
     platform: str | None
+
+    @property
+    def is_attached(self) -> bool:
+        """Whether it is no image but says something of one: signatures and their like, as cosign puts them."""
+        kind = dict(self.descriptor.annotations).get("kind", "")
+        return (
+            _ATTACHED.search(self.name) is not None
+            or kind.startswith("dev.cosignproject.cosign/")
+            and (kind != "dev.cosignproject.cosign/image")
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -29,6 +29,8 @@ from bundler.tree import Kind
 _INDEXES = (media.INDEX, media.DOCKER_LIST)
 _MANIFESTS = (media.MANIFEST, media.DOCKER_MANIFEST, "")
 _NESTED = 3
+_SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
+_COSIGN_SIGNATURE = "dev.cosignproject.cosign/signature"
 
 
 def is_image(path: Path) -> bool:
@@ -38,6 +40,11 @@ def is_image(path: Path) -> bool:
 
 def find_image(name: str, out: Path, *, reference: str | None = None) -> Image:
     """The image that a user means: a path, or the name of a bundle that was built into ``out``."""
+    return open_image(find_path(name, out), reference=reference)
+
+
+def find_path(name: str, out: Path) -> Path:
+    """Where the image lies that :func:`find_image` opens; raises InputError if there is none."""
     path = Path(name)
     if not is_image(path):
         built = out / name
@@ -46,7 +53,7 @@ def find_image(name: str, out: Path, *, reference: str | None = None) -> Image:
             why = f"neither a path nor a bundle in {out}"
             raise InputError(f"there is no image {name!r}", why=why, hint=hint)
         path = built
-    return open_image(path, reference=reference)
+    return path
 
 
 def open_image(
@@ -66,6 +73,40 @@ def open_image(
     if (manifest := files.find("manifest.json")) is not None:
         return _open_docker(files, _small(manifest, f"{path}/manifest.json", limits), reference, limits)
     raise InputError("is neither an OCI layout nor an image archive", where=str(path))
+
+
+@dataclass(frozen=True, slots=True)
+class AttachedSignature:
+    """A signature in base64, and the bytes that it is over."""
+
+    payload: bytes
+    signature: str
+
+
+def signatures_beside(path: Path, *, limits: Limits = LIMITS) -> list[AttachedSignature]:
+    """Signatures in cosign's form that lie in a layout or an OCI archive, whatever image they are for.
+
+    The form is that of cosign's "Signature Specification": images whose layers are the signed documents.
+    """
+    files = _Layout(path) if path.is_dir() else _archive(path, limits)
+    index = files.find("index.json")
+    if index is None:
+        return []
+    listed = parse_index(_small(index, f"{path}/index.json", limits), str(path), limits)
+    found = []
+    for item in _flatten(files, listed, limits):
+        if item.descriptor.media_type not in _MANIFESTS:
+            continue
+        for layer in parse_manifest(_checked(files, item.descriptor, limits), files.where, limits).layers:
+            signature = dict(layer.annotations).get(_COSIGN_SIGNATURE)
+            if layer.media_type == _SIMPLE_SIGNING and signature is not None:
+                found.append(AttachedSignature(_checked(files, layer, limits), signature))
+    return found
+
+
+def is_oci_archive(path: Path, *, limits: Limits = LIMITS) -> bool:
+    """Whether an archive is read as OCI's: those that are Docker's as well are."""
+    return _archive(path, limits).find("index.json") is not None
 
 
 class _Files(Protocol):
@@ -176,6 +217,7 @@ class _Choice:
 
     def one_of(self, listed: Sequence[Listed]) -> Listed:
         """The one manifest that is meant; raises InputError that lists the others."""
+        listed = [item for item in listed if self.reference is not None or not item.is_attached]
         fits = [
             item
             for item in listed
