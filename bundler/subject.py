@@ -228,6 +228,7 @@ def gather(
         accepts=accepts,
         seed=any(one.seed for one in (subject, *others)),
         deep=deep,
+        commands=subject.commands,
     )
     tree = UnionTree([subject.tree, *(one.tree for one in others)]) if others else subject.tree
     return Judged(subject, tree, scope, others)

@@ -23,7 +23,7 @@ CONTAINER_FILES = (
 
 HARMLESS = tuple(
     f"{HARM}/{name}"
-    for name in ("locale", "terminfo", "zone", "certificates", "magic", "gconv/gconv-modules")
+    for name in ("locale", "terminfo", "zone", "certificates", "magic", "openssl.cnf", "gconv/gconv-modules")
 )
 """Data that a variable asks for: whoever sets it wants it read.  The outcome must still be the same."""
 

@@ -35,6 +35,17 @@ def check_entry(files: Files, entry: Entry, scope: Scope) -> Iterator[Violation]
         yield finding("libtool-archive", path, "is a libtool archive")
 
 
+def check_commands(files: Files, scope: Scope) -> Iterator[Violation]:
+    """Judge the commands that the bundle exports: each must lead to a file that everybody can execute."""
+    for command in scope.commands:
+        path = f"{scope.prefix.rstrip('/')}/{command}"
+        found = files.follow(path)
+        if found.error is not None or found.entry is None:
+            yield finding("command-missing", path, "is exported, and does not exist")
+        elif found.entry.kind is not Kind.FILE or found.entry.mode & 0o001 == 0:
+            yield finding("command-missing", path, f"is exported, and has mode {found.entry.mode:04o}")
+
+
 def _check_link(files: Files, entry: Entry, scope: Scope) -> Iterator[Violation]:
     path, target = "/" + entry.path, entry.target or ""
     found = files.follow(path)

@@ -35,6 +35,8 @@ class Scope:
     isa_level: int = 1
     kernel: tuple[int, int, int] = KERNEL_FLOOR
     deep: bool = False
+    commands: tuple[str, ...] = ()
+    """What the bundle exports, relative to its prefix: it must be there."""
 
     def allows(self, path: str) -> bool:
         """Whether an absolute path without links lies in one of the prefixes."""

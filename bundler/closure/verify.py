@@ -11,7 +11,7 @@ from bundler.closure.libc import is_libc
 from bundler.closure.literals import check_literals, literal_rules
 from bundler.closure.loaded import MAX_PROBES
 from bundler.closure.loaders import Loaders, default_loader
-from bundler.closure.names import check_entry
+from bundler.closure.names import check_commands, check_entry
 from bundler.closure.objects import check_object, fits, is_loadable
 from bundler.closure.programs import Key, by_search, check_closure, check_dlopen, check_names, check_order
 from bundler.closure.report import Report, Scope, Violation, finding
@@ -65,6 +65,7 @@ class _Run:
             elif entry.kind is Kind.FILE:
                 self.counts["files"] += 1
                 yield from self._check_file(entry)
+        yield from check_commands(self.files, self.scope)
         yield from self._check_loading()
 
     def _check_file(self, entry: Entry) -> Iterator[Violation]:

@@ -342,6 +342,7 @@ def test_no_rule_is_without_a_case() -> None:
         "relro",
         "accept-unused",
         "beside-prefix",
+        "command-missing",
         "dlopen-named",
     }
     assert {rule for rule, _, _ in CASES} | elsewhere == set(rules())
@@ -517,6 +518,17 @@ def hostile_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("hostile")
     sound(root)
     return root
+
+
+def test_exported_commands_must_be_there(tmp_path: Path) -> None:
+    prefix = sound(tmp_path)
+    script(prefix / "bin/plain", "text\n", 0o644)
+    scope = replace(SCOPE, commands=("bin/tool", "bin/[", "bin/script", "bin/gone", "bin/plain", "lib"))
+    assert [(item.rule, item.path, item.message) for item in judge(tmp_path, scope).violations] == [
+        ("command-missing", f"{PREFIX}/bin/gone", "is exported, and does not exist"),
+        ("command-missing", f"{PREFIX}/bin/plain", "is exported, and has mode 0644"),
+        ("command-missing", f"{PREFIX}/lib", "is exported, and has mode 0755"),
+    ]
 
 
 def test_an_image_holds_nothing_but_the_prefix(tmp_path: Path) -> None:
