@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
 from bundler.cli import common
+from bundler.engine import ENGINES
 from bundler.errors import ExitCode, InputError
 from bundler.oci.compose import Part, compose, rebase
 from bundler.oci.layout import write_image
+from bundler.oci.read import find_path
 
 NAME = "compose"
 GROUP = "images"
@@ -49,6 +52,8 @@ def run(arguments: argparse.Namespace) -> int:
     names = arguments.rebase or arguments.images
     with ExitStack() as stack:
         parts = [Part(name, common.image_of(name, arguments, stack)) for name in names]
+        if arguments.policy:
+            _admit(parts, arguments)
         if arguments.rebase:
             old, new, part = parts
             image = rebase(part, old, new, reference=arguments.tag)
@@ -59,14 +64,11 @@ def run(arguments: argparse.Namespace) -> int:
     return ExitCode.DONE
 
 
-def _parts(names: Sequence[str], out: Path, policy_file: Path | None) -> list[Part]:
-    """The images by name, held to the policy."""
-    paths = [find_path(name, out) for name in names]
-    parts = [Part(name, open_image(path)) for name, path in zip(names, paths, strict=True)]
-    if policy_file is not None:
-        from bundler.admission import admit, read_policy
+def _admit(parts: Sequence[Part], arguments: argparse.Namespace) -> None:
+    """Hold the images to the policy; what comes out of an engine lies in no file of its own."""
+    from bundler.admission import admit, read_policy
 
-        policy = read_policy(policy_file)
-        for part, path in zip(parts, paths, strict=True):
-            admit(path, part.image, policy)
-    return parts
+    policy = read_policy(arguments.policy)
+    for part in parts:
+        in_engine = part.name.partition(":")[0] in ENGINES and ":" in part.name
+        admit(part.image, None if in_engine else find_path(part.name, arguments.out), policy, part.name)

@@ -15,6 +15,7 @@ from bundler.oci.image import Descriptor, ImageConfig, Pairs
 from bundler.oci.stream import LIMITS, Limits
 
 _ATTACHED = re.compile(r"(?:^|:)sha256-[0-9a-f]{64}\.(?:sig|att|sbom)\Z")
+_COSIGN = "dev.cosignproject.cosign/"
 _INNER = {"Cmd", "Entrypoint", "Env", "Labels"}
 _OUTER = {"architecture", "os", "config", "created", "history", "rootfs"}
 
@@ -38,13 +39,10 @@ class Listed:
 
     @property
     def is_attached(self) -> bool:
-        """Whether it is no image but says something of one: signatures and their like, as cosign puts them."""
+        """Whether it is no image but says something of one: cosign's signatures and their like."""
         kind = dict(self.descriptor.annotations).get("kind", "")
-        return (
-            _ATTACHED.search(self.name) is not None
-            or kind.startswith("dev.cosignproject.cosign/")
-            and (kind != "dev.cosignproject.cosign/image")
-        )
+        said = kind.startswith(_COSIGN) and kind != _COSIGN + "image"
+        return said or _ATTACHED.search(self.name) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,6 +14,7 @@ LINES = [
     ["plan", "key", "graph", "relocate", "closure", "labels", "oci", "traces", "scrub", "mount"],
     [
         "process",
+        "admission",
         "debian_index",
         "debian",
         "tree_writer",
