@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections import Counter
@@ -40,6 +41,15 @@ def prefix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
+def same(before: tuple[int | str, bytes, bytes], after: tuple[int | str, bytes, bytes]) -> bool:
+    """Whether a program ended alike and said the same; times, process numbers and races aside."""
+
+    def plain(output: bytes) -> list[bytes]:
+        return sorted(re.sub(rb"\d+", b"0", output).splitlines())
+
+    return before[0] == after[0] and [plain(o) for o in before[1:]] == [plain(o) for o in after[1:]]
+
+
 def test_programs_run_as_before(prefix: Path, tmp_path: Path) -> None:
     """Each with libc, libstdc++ and all others patched as well."""
 
@@ -51,12 +61,7 @@ def test_programs_run_as_before(prefix: Path, tmp_path: Path) -> None:
         before = corpus.run(sample.path, place, None, "--version")
         after = corpus.run(patched, place, prefix, "--version")
         patched.unlink()
-        if before[0] == "timeout" or before == after:
-            return None
-        again = corpus.run(sample.path, place, None, "--version")
-        if again[0] == after[0] and again != before:
-            return None  # Its output differs from run to run.
-        if before[0] == after[0] and not sample.facts.is_executable:
+        if before[0] == "timeout" or same(before, after):
             return None
         return (
             f"{place}: {before[0]} became {after[0]}: {after[2][:300]!r} {after[1][:80]!r} {before[1][:80]!r}"
