@@ -173,14 +173,15 @@ class Matrix:
 def make_matrix(prefix: str, runs: Iterable[tuple[str, Situation, Outcome]]) -> Matrix:
     """Judge each run, and hold the runs of one command against each other: nothing around it may matter."""
     runs = list(runs)
-    plain: dict[str, int | None] = {}
+    # Without /proc some commands (ps) say so and end: that is theirs to decide.
+    plain: dict[tuple[str, bool], int | None] = {}
     for command, situation, outcome in runs:
         if not situation.hostile and outcome.problem is None:
-            plain.setdefault(command, outcome.status)
+            plain.setdefault((command, situation.proc), outcome.status)
     cells = []
     for command, situation, outcome in runs:
         problem = outcome.problem
-        usual = plain.get(command, outcome.status)
+        usual = plain.get((command, situation.proc), outcome.status)
         if problem is None and outcome.status != usual:
             problem = f"ends with status {outcome.status} here and {usual} elsewhere"
         cells.append(Cell(command, situation, outcome, problem))

@@ -113,6 +113,11 @@ def test_the_same_command_must_end_the_same_everywhere() -> None:
     ]
 
 
+def test_a_command_may_miss_proc() -> None:
+    mounted = Situation("debian", 0, False, proc=True)
+    assert make_matrix("/.deps/x/1", [("bin/ps", PLAIN, Outcome(47)), ("bin/ps", mounted, Outcome(0))]).ok
+
+
 def test_a_page_holds_no_markup_of_what_ran() -> None:
     evil = Outcome(127, "<script>alert(1)</script>")
     page = to_html([make_matrix("/.deps/<b>", [("bin/<i>", PLAIN, evil)])])
