@@ -94,7 +94,7 @@ class _Reader:
         return block
 
     def _content(self, size: int) -> bytes:
-        if size > self._limits.extended:
+        if not 0 <= size <= self._limits.extended:
             raise self._damaged(f"an extended header of {size} bytes")
         data = self._stream.read(size)
         if len(data) < size:
@@ -180,23 +180,25 @@ class _Reader:
 
     def _decimal(self, records: dict[bytes, bytes], key: bytes, field: bytes) -> int:
         """A number from a PAX record (whole seconds of a time that has fractions), else from its field."""
-        if key not in records:
-            return self._number(field)
-        whole = records[key].partition(b".")[0]
-        if not whole.lstrip(b"-").isdigit() or len(whole) > 19:
-            raise self._damaged(f"the {os.fsdecode(key)} {records[key][:40]!r} is no number")
-        value = int(whole)
+        if key in records:
+            whole = records[key].partition(b".")[0]
+            if not whole.removeprefix(b"-").isdigit() or len(whole) > 19:
+                raise self._damaged(f"the {os.fsdecode(key)} {records[key][:40]!r} is no number")
+            value = int(whole)
+        else:
+            value = self._number(field)
         if value < 0 and key != b"mtime":
             raise self._damaged(f"a negative {os.fsdecode(key)}")
         return value
 
     def _number(self, field: bytes) -> int:
-        """Octal text, or GNU's base 256 where the first bit is set."""
+        """Octal text, or GNU's base 256 where the first bit is set (the second one is the sign)."""
         if field[0] & 0x80:
-            value = int.from_bytes(field, "big", signed=False) & ~(0x80 << (8 * (len(field) - 1)))
+            bits = 8 * len(field) - 1
+            value = int.from_bytes(field, "big") & ((1 << bits) - 1)
             if field[0] & 0x40:
-                value = int.from_bytes(field, "big", signed=True)
-            if not 0 <= value < 1 << 63:
+                value -= 1 << bits
+            if abs(value) >= 1 << 63:
                 raise self._damaged("a number is out of range")
             return value
         text = field.strip(b" \0")

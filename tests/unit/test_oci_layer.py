@@ -238,3 +238,28 @@ def test_any_tree_survives(files: dict[str, bytes]) -> None:
     for member in found:
         if member.entry.kind is Kind.FILE:
             assert data[member.offset : member.offset + member.entry.size] == files[member.entry.path]
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT, tarfile.USTAR_FORMAT])
+def test_other_peoples_headers(form: int) -> None:
+    """GNU's long names and base-256 numbers, negative and fractional times, as engines and tar write them."""
+    infos = []
+    for name, values in {
+        "plain": {"mtime": 1000},
+        "long/" + "x" * 90: {"mtime": 1},
+        **({"y" * 300: {}, "large-owner": {"uid": 1 << 30, "gid": (1 << 31) - 1}} if form != 0 else {}),
+        **({"old": {"mtime": -86400}} if form != 0 else {}),
+    }.items():
+        info = tarfile.TarInfo(name)
+        info.size = 3
+        for key, value in values.items():
+            setattr(info, key, value)
+        infos.append(info)
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w", format=form) as tar:
+        for info in infos:
+            tar.addfile(info, io.BytesIO(b"abc"))
+    data = out.getvalue()
+    found = [member.entry for member in members(io.BytesIO(data), len(data), where="x")]
+    expected = [(info.name, info.uid, info.gid, info.mtime) for info in infos]
+    assert [(entry.path, entry.uid, entry.gid, entry.mtime) for entry in found] == expected
