@@ -24,8 +24,8 @@ MAX_FILE = 256 << 20
 """Bytes of a file that holds records."""
 MAX_RECORD = 16 << 20
 """Bytes of a record in an archive or a directory."""
-MAX_TOTAL = 8 << 30
-"""Bytes of all records of an archive together, unpacked."""
+MAX_RATIO = 100
+"""How many times an archive's size its records may have together; osv.dev's have less than ten times."""
 MAX_RECORDS = 2_000_000
 _TEXT = 400
 """Characters of a text that are kept."""
@@ -115,6 +115,7 @@ def _from_directory(path: Path) -> Iterator[Advisory]:
 
 def _from_zip(path: Path) -> Iterator[Advisory]:
     total = count = 0
+    most = MAX_RECORD + MAX_RATIO * path.stat().st_size
     try:
         with zipfile.ZipFile(path) as archive:
             for member in archive.infolist():
@@ -125,7 +126,7 @@ def _from_zip(path: Path) -> Iterator[Advisory]:
                     data = stream.read(MAX_RECORD + 1)
                 count, total = count + 1, total + len(data)
                 _not_more(count, str(path))
-                if len(data) > MAX_RECORD or total > MAX_TOTAL:
+                if len(data) > MAX_RECORD or total > most:
                     raise InputError("expands too far", where=where, why="it looks like a decompression bomb")
                 yield parse_advisory(_load(data, where), where=where)
     except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, RuntimeError, OSError) as error:

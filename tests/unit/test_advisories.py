@@ -337,6 +337,18 @@ def test_files_that_are_no_advisories(
         list(read_advisories(file))
 
 
+def test_records_that_are_small_alone_are_bounded_together(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(osv, "MAX_RECORD", 5000)
+    padded = GOOD[:-1] + b" " * 3000 + b"}"
+    members = {f"a{number}_json": padded for number in range(200)}
+    (tmp_path / "x").write_bytes(zipped(**members))
+    monkeypatch.setattr(osv, "MAX_RATIO", 2)
+    with pytest.raises(InputError, match="expands too far"):
+        list(read_advisories(tmp_path / "x"))
+
+
 def test_files_arrays_directories_and_archives(tmp_path: Path) -> None:
     (tmp_path / "one.json").write_bytes(GOOD)
     (tmp_path / "two.json").write_bytes(b"[" + GOOD + b"," + GOOD + b"]")
