@@ -57,15 +57,16 @@ def overlay(read: ReadAt, writes: Sequence[Write]) -> ReadAt:
     """The file as it is after ``writes``."""
 
     def read_after(offset: int, size: int) -> bytes:
-        data: bytes | bytearray = read(offset, size)
         end = offset + size
-        for write in writes:
-            if write.offset < end and offset < write.offset + len(write.data):
-                start, stop = max(write.offset, offset), min(write.end, end)
-                data = bytearray(data)
-                if len(data) < stop - offset:
-                    data.extend(bytes(stop - offset - len(data)))
-                data[start - offset : stop - offset] = write.data[start - write.offset : stop - write.offset]
+        touching = [w for w in writes if w.offset < end and offset < w.offset + len(w.data)]
+        if not touching:
+            return read(offset, size)
+        data = bytearray(read(offset, size))
+        for write in touching:
+            start, stop = max(write.offset, offset), min(write.end, end)
+            if len(data) < stop - offset:
+                data.extend(bytes(stop - offset - len(data)))
+            data[start - offset : stop - offset] = write.data[start - write.offset : stop - write.offset]
         return bytes(data)
 
     return read_after

@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from os import urandom
 from pathlib import Path
@@ -49,32 +49,9 @@ def patch_file(
     edit is refused or the file cannot be written.
     """
     source = _resolved(path)
-    target = source if output is None else os.path.abspath(output)
-    with _errors_named(path), ExitStack() as stack:
-        descriptor = _open(source, os.O_RDWR if in_place and output is None else os.O_RDONLY)
-        stack.callback(os.close, descriptor)
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ElfError("is not a regular file")
-        read = _cached(descriptor)
-        facts = parse_elf(read, status.st_size)
-        plan = plan_edits(read, facts, edits)
-        result = PatchResult(os.fspath(path), plan.tier, bool(plan.writes), facts.size, plan.size)
-        if not plan.writes and target == source:
-            return result
-        if plan.writes:
-            check_plan(read, facts, edits, plan)
-        if in_place and output is None:
-            _write_in_place(descriptor, plan, status)
-        else:
-            if status.st_nlink > 1 and target == source:
-                raise ElfError(
-                    f"has {status.st_nlink} names",
-                    why="replacing one of them would leave the others as they were",
-                    hint="give all its names in one call, or an output",
-                )
-            _replace(descriptor, plan, status, (target,))
-        return result
+    if output is not None:
+        return _patch(path, source, edits, (os.path.abspath(output),))
+    return _patch(path, source, edits, (source,), in_place=in_place)
 
 
 def patch_files(
@@ -120,40 +97,49 @@ def _patch_group(group: list[tuple[str | Path, Edits]], in_place: bool) -> list[
     if any(other != edits for _, other in group):
         raise ElfError("is to be edited in two ways under two names", where=os.fspath(path))
     names = sorted({_resolved(name) for name, _ in group})
-    if in_place or len(names) == 1:
-        first = patch_file(path, edits, in_place=in_place)
-    else:
-        first = _patch_names(path, edits, names)
+    first = _patch(path, names[0], edits, tuple(names), in_place=in_place)
     return [
         PatchResult(os.fspath(name), first.tier, first.changed, first.size_before, first.size_after)
         for name, _ in group
     ]
 
 
-def _patch_names(path: str | Path, edits: Edits, names: list[str]) -> PatchResult:
-    with _errors_named(path), ExitStack() as stack:
-        descriptor = _open(names[0], os.O_RDONLY)
-        stack.callback(os.close, descriptor)
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise ElfError("is not a regular file")
-        read = _cached(descriptor)
-        facts = parse_elf(read, status.st_size)
-        plan = plan_edits(read, facts, edits)
-        if plan.writes:
-            if status.st_nlink != len(names):
-                raise ElfError(
-                    f"has {status.st_nlink} names, of which {len(names)} are given",
-                    why="replacing some of them would leave the others as they were",
-                )
+def _patch(
+    path: str | Path, source: str, edits: Edits, targets: tuple[str, ...], *, in_place: bool = False
+) -> PatchResult:
+    """Edit the file ``source``; ``targets`` are all names that the result gets, its own or others."""
+    with _errors_named(path):
+        flags = os.O_RDWR if in_place else os.O_RDONLY
+        descriptor = os.open(source, flags | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise ElfError("is not a regular file")
+            read = _cached(descriptor)
+            facts = parse_elf(read, status.st_size)
+            plan = plan_edits(read, facts, edits)
+            result = PatchResult(os.fspath(path), plan.tier, bool(plan.writes), facts.size, plan.size)
+            if not plan.writes and source in targets:
+                return result
             check_plan(read, facts, edits, plan)
-            _replace(descriptor, plan, status, tuple(names))
-        return PatchResult(os.fspath(path), plan.tier, bool(plan.writes), facts.size, plan.size)
+            if in_place:
+                _write_in_place(descriptor, plan, status)
+                return result
+            if source in targets and status.st_nlink != len(targets):
+                raise ElfError(
+                    f"has {status.st_nlink} names, of which {len(targets)} are given",
+                    why="replacing some of them would leave the others as they were",
+                    hint="give all its names in one call, or an output",
+                )
+            _replace(descriptor, plan, status, targets)
+            return result
+        finally:
+            os.close(descriptor)
 
 
 def _resolved(path: str | Path) -> str:
     """The file that a path names: what is replaced is the file, not a symbolic link to it."""
-    return os.path.realpath(path) if os.path.islink(path) else os.path.abspath(path)
+    return os.path.realpath(path) if os.path.islink(path) else os.path.abspath(os.fspath(path))
 
 
 def _cached(descriptor: int) -> ReadAt:
@@ -167,10 +153,6 @@ def _cached(descriptor: int) -> ReadAt:
         return direct(offset, size)
 
     return read
-
-
-def _open(path: str, flags: int) -> int:
-    return os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
 
 
 def _write_in_place(descriptor: int, plan: Plan, status: os.stat_result) -> None:
@@ -189,30 +171,30 @@ def _replace(source: int, plan: Plan, status: os.stat_result, targets: tuple[str
     """Write the new file beside its first name, check it, and give it all its names."""
     directory, name = os.path.split(targets[0])
     temporary = os.path.join(directory, f".{name[:200]}.{urandom(4).hex()}")
-    with ExitStack() as stack:
-        descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        stack.callback(os.close, descriptor)
-        try:
-            _copy(source, descriptor, status)
-            for write in plan.writes:
-                _pwrite(descriptor, write.data, write.offset)
-            _compare(source, plan, descriptor)
-            with suppress(PermissionError):
-                os.fchown(descriptor, status.st_uid, status.st_gid)
-            os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
-            for attribute, value in _attributes(source).items():
-                os.setxattr(descriptor, attribute, value)
-            os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
-            os.fsync(descriptor)
-            for target in targets[1:]:
-                link = f"{os.path.dirname(target)}/.{os.path.basename(target)[:200]}.{urandom(4).hex()}"
-                os.link(temporary, link)
-                os.rename(link, target)
-            os.rename(temporary, targets[0])
-        except BaseException:
-            with suppress(FileNotFoundError):
-                os.unlink(temporary)
-            raise
+    descriptor = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        _copy(source, descriptor, status)
+        for write in plan.writes:
+            _pwrite(descriptor, write.data, write.offset)
+        _compare(source, plan, descriptor)
+        with suppress(PermissionError):
+            os.fchown(descriptor, status.st_uid, status.st_gid)
+        os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
+        for attribute, value in _attributes(source).items():
+            os.setxattr(descriptor, attribute, value)
+        os.utime(descriptor, ns=(status.st_atime_ns, status.st_mtime_ns))
+        os.fsync(descriptor)
+        for target in targets[1:]:
+            link = f"{os.path.dirname(target)}/.{os.path.basename(target)[:200]}.{urandom(4).hex()}"
+            os.link(temporary, link)
+            os.rename(link, target)
+        os.rename(temporary, targets[0])
+    except BaseException:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+        raise
+    finally:
+        os.close(descriptor)
 
 
 def _copy(source: int, target: int, status: os.stat_result) -> None:
@@ -268,10 +250,9 @@ def _compare(source: int, plan: Plan, descriptor: int) -> None:
 
 
 def _pwrite(descriptor: int, data: bytes, offset: int) -> None:
-    view = memoryview(data)
-    while view:
-        written = os.pwrite(descriptor, view, offset)
-        view, offset = view[written:], offset + written
+    written = os.pwrite(descriptor, data, offset)
+    while written < len(data):
+        written += os.pwrite(descriptor, memoryview(data)[written:], offset + written)
 
 
 def _attributes(descriptor: int) -> dict[str, bytes]:
