@@ -64,7 +64,7 @@ def relocate_tree(
     from bundler.elf.patch import patch_files
 
     texts = links = 0
-    leaks: list[str] = []
+    suspects: list[tuple[Path, str, bool]] = []
     elves: list[tuple[Path, Place, ElfFile]] = []
     _edit_binaries([root / place.prefix.lstrip("/") for place in places], edits, deps_root, bundles or {})
     for place in places:
@@ -82,11 +82,13 @@ def relocate_tree(
                 if changed != data:
                     Path(file).write_bytes(changed)
                     data, texts = changed, texts + 1
-            if relocate.DESTINATION.encode() in data or relocate.SOURCE.encode() in data:
-                leaks.append(path)
+            if _names_build(data):
+                suspects.append((Path(file), path, elf is not None))
     everything = Files(UnionTree([DirectoryTree(root), dependencies]))
     wanted = [(file, _edits(file, place, elf, everything, root, core)) for file, place, elf in elves]
     results = patch_files([(file, found) for file, found in wanted if found is not None], in_place=True)
+    # Patching takes a run path of the build out, so ELF files are judged by what they are now.
+    leaks = [path for file, path, patched in suspects if not patched or _names_build(file.read_bytes())]
     return Relocated(
         elf_files=len(elves),
         elf_changed=sum(result.changed for result in results),
@@ -94,6 +96,10 @@ def relocate_tree(
         links_changed=links,
         leaks=tuple(leaks),
     )
+
+
+def _names_build(data: bytes) -> bool:
+    return relocate.DESTINATION.encode() in data or relocate.SOURCE.encode() in data
 
 
 def _files(top: Path) -> Iterator[str]:
