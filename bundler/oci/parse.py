@@ -15,7 +15,7 @@ from bundler.oci.image import Descriptor, ImageConfig, Pairs
 from bundler.oci.stream import LIMITS, Limits
 
 _ATTACHED = re.compile(r"(?:^|:)sha256-[0-9a-f]{64}\.(?:sig|att|sbom)\Z")
-_COSIGN = "dev.cosignproject.cosign/"
+_COSIGN_KINDS = {f"dev.cosignproject.cosign/{kind}" for kind in ("sigs", "atts", "sboms")}
 _INNER = {"Cmd", "Entrypoint", "Env", "Labels"}
 _OUTER = {"architecture", "os", "config", "created", "history", "rootfs"}
 
@@ -40,9 +40,8 @@ class Listed:
     @property
     def is_attached(self) -> bool:
         """Whether it is no image but says something of one: cosign's signatures and their like."""
-        kind = dict(self.descriptor.annotations).get("kind", "")
-        said = kind.startswith(_COSIGN) and kind != _COSIGN + "image"
-        return said or _ATTACHED.search(self.name) is not None
+        kind = dict(self.descriptor.annotations).get("kind")
+        return kind in _COSIGN_KINDS or _ATTACHED.search(self.name) is not None
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -194,8 +195,8 @@ def refusal(claim: Claim, digest: Digest, required: Signed) -> str | None:
 
 
 def _named(reference: str) -> tuple[str, str]:
-    """Repository, with the domain that is left out of Docker's own, and tag."""
-    name = reference.partition("@")[0]
+    """Repository, with the domain that is left out of Docker's own or written in an old way, and tag."""
+    name = re.sub(r"\Aindex\.docker\.io/", "docker.io/", reference.partition("@")[0])
     head, slash, last = name.rpartition("/")
     repository, _, tag = last.partition(":")
     return full_name(f"{head}{slash}{repository}:x").removesuffix(":x"), tag

@@ -137,8 +137,11 @@ def document(digest: str, name: str = NAME) -> bytes:
     return json.dumps({"critical": critical, "optional": None}).encode()
 
 
-def attach(layout: Path, digest: str, payload: bytes, signature: str) -> None:
-    """Put a signature beside an image as cosign does: an image whose layer is the document."""
+def attach(layout: Path, digest: str, payload: bytes, signature: str, *, saved: bool = False) -> None:
+    """Put a signature beside an image: an image whose layer is the document.
+
+    Copies of cosign's tag have a name, those that ``cosign save`` makes (``saved``) have a kind.
+    """
 
     def blob(data: bytes) -> dict[str, Any]:
         found = digest_bytes(data)
@@ -163,6 +166,9 @@ def attach(layout: Path, digest: str, payload: bytes, signature: str) -> None:
     )
     index = json.loads((layout / "index.json").read_bytes())
     tag = {"org.opencontainers.image.ref.name": digest.replace(":", "-") + ".sig"}
+    if saved:
+        index["manifests"][0]["annotations"]["kind"] = "dev.cosignproject.cosign/image"
+        tag = {"kind": "dev.cosignproject.cosign/sigs"}
     index["manifests"].append({"mediaType": MANIFEST, **blob(manifest), "annotations": tag})
     (layout / "index.json").write_bytes(canonical_json(index))
 
@@ -182,9 +188,10 @@ def held(layout: Path, *requirements: dict[str, Any]) -> None:
     admit(open_image(layout), layout, parse_policy(policy(list(requirements)), where="policy"), "shell")
 
 
-def test_a_signed_image_gets_in(layout: Path, shell: Image, keys: tuple[Path, Path]) -> None:
+@pytest.mark.parametrize("saved", [False, True])
+def test_a_signed_image_gets_in(layout: Path, shell: Image, keys: tuple[Path, Path], saved: bool) -> None:
     payload = document(shell.digest)
-    attach(layout, shell.digest, payload, sign(keys[0], payload))
+    attach(layout, shell.digest, payload, sign(keys[0], payload), saved=saved)
     assert [one.payload for one in signatures_beside(layout)] == [payload]
     assert open_image(layout).id == shell.id
     held(layout, signed(keys[1]))
@@ -281,6 +288,8 @@ def test_keys_that_are_none(layout: Path, shell: Image, keys: tuple[Path, Path],
 REFERENCES = [
     ("shell", "docker.io/library/shell", False, True),
     ("shell:1", "shell", False, True),
+    ("index.docker.io/library/shell", "shell", False, True),
+    ("index.docker.io/some/shell", "docker.io/some/shell", False, True),
     ("shell:1", "shell", True, False),
     ("shell:1", "docker.io/library/shell:1", True, True),
     ("localhost:5000/shell:1", "localhost:5000/shell", False, True),
