@@ -3,6 +3,7 @@
 import gzip
 import random
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -62,3 +63,30 @@ def test_the_compressor_is_recorded_and_all_of_it_can_be_undone(large: Image, tm
     again = uncompressed(small, tmp_path)
     assert again.digest == large.digest
     assert listing(again) == listing(large)
+
+
+PACK = """
+import sys
+from pathlib import Path
+from bundler.oci.layer import source_of_tree
+from bundler.oci.store import store_layer
+from bundler.tree import scan
+root, blobs, codec = sys.argv[1:]
+source = source_of_tree(scan(Path(root)), Path(root), "/opt", name="x", version="1")
+layer = store_layer(source, Path(blobs), codec=codec)
+assert layer.blob.file()[2] == layer.descriptor.size
+# Not ru_maxrss, which begins with what the parent had.
+status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+print(int(status["VmHWM"].split()[0]) >> 10)
+"""
+
+
+@pytest.mark.parametrize("codec", ["none", "gzip", "zstd"])
+def test_memory_stays_small_whatever_the_size(codec: Codec, tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    with (tmp_path / "tree/large").open("wb") as out:
+        out.write(random.Random(1).randbytes(1 << 20) * 30)
+        out.truncate(300 << 20)
+    words = [sys.executable, "-c", PACK, str(tmp_path / "tree"), str(tmp_path / "blobs"), codec]
+    done = subprocess.run(words, stdout=subprocess.PIPE, text=True, check=True)
+    assert int(done.stdout) < 64, "MiB"
