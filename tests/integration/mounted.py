@@ -49,9 +49,17 @@ class Mounted:
     def words(self) -> list[str]:
         """bwrap's words for a container of ``root`` (empty without one), read-only but for /w and /tmp."""
         path = ":".join(f"{prefix}/bin" for prefix in reversed(self.prefixes.values()))
-        words = ["bwrap", "--unshare-all", "--clearenv", "--die-with-parent"]
-        words += ["--share-net"] if self.network else []
-        words += ["--uid", str(self.uid), "--gid", str(self.uid)] if self.uid else []
+        words = [
+            "bwrap",
+            "--unshare-ipc",
+            "--unshare-pid",
+            "--unshare-uts",
+            "--clearenv",
+            "--die-with-parent",
+        ]
+        words += [] if self.network else ["--unshare-net"]
+        # A user namespace knows one user alone, and ACLs name others: only where it is needed.
+        words += ["--unshare-user", "--uid", str(self.uid), "--gid", str(self.uid)] if self.uid else []
         for name, value in {"PATH": path, "HOME": "/w", **self.environment}.items():
             words += ["--setenv", name, value]
         for entry in sorted(self.root.iterdir()) if self.root else ():

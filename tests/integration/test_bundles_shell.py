@@ -54,7 +54,11 @@ def test_bash(there: Mounted, script: str, expected: str) -> None:
     ("script", "expected"),
     [
         # Where a command runs a shell, it is ours.
-        ('awk \'BEGIN { "echo piped" | getline x; print x; print "to cat" | "cat" }\'', "piped\nto cat"),
+        (
+            """awk 'BEGIN { "echo piped" | getline x; print x; print 1 |& "cat"; close("cat", "to")
+                "cat" |& getline; print }'""",
+            "piped\n1",
+        ),
         (
             "printf 'all:\\n\\t@echo $@ by $(SHELL)\\n' >/w/Makefile; make -C /w -s",
             "all by /.deps/rt/1/bin/sh",
@@ -81,7 +85,7 @@ def test_bash(there: Mounted, script: str, expected: str) -> None:
         ("getopt -o ab: -- -b 1 -a; printf 'a b\\n' | column -t; echo abc | rev", " -b '1' -a --\na  b\ncba"),
         ("sqlite3 :memory: \"select sqlite_version() >= '3.46', upper('x')\"", "1|X"),
         ("printf abc | openssl dgst -sha256 -r | cut -c 1-8; openssl rand -hex 4 | wc -c", "ba7816bf\n9"),
-        ("less -FX /w/nothing 2>/dev/null || echo 1 | less", "1"),
+        ("echo 1 | less; echo 2 >/w/file; less /w/file", "1\n2"),
     ],
 )
 def test_everyday_commands(there: Mounted, script: str, expected: str) -> None:
