@@ -12,13 +12,15 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
 from bundler.digest import hex_of
-from bundler.engine import Engine, connect
+from bundler.engine import VARIABLE, Engine, connect
 from bundler.errors import BundleError, EnvironmentLacks
 from bundler.labels import COMPAT, NAME, read_facts
+from bundler.probe import run_probe
 from bundler.process import find_tool, run
 from bundler.target import ARCHITECTURES
 
@@ -55,7 +57,11 @@ def examine(cache: Path, engine: str | None = None) -> list[Finding]:
     except BundleError as error:
         hint = "bundles can be built, verified and packed without one"
         return [*findings, Finding("engine", "warning", _told(error), hint)]
-    return [*findings, *_safely_all(lambda: check_engine(found)), *_safely_all(lambda: check_bundles(found))]
+    # An engine that nobody asked for may be broken: bundles are built without it.
+    level: Level = "problem" if engine or os.environ.get(VARIABLE) else "warning"
+    for check_of in (check_engine, partial(check_container, level=level), check_bundles):
+        findings += _safely_all(partial(check_of, found))
+    return findings
 
 
 def check_machine() -> Finding:
@@ -148,6 +154,21 @@ def check_engine(engine: Engine) -> list[Finding]:
         level: Level = "ok" if free > ROOM_BYTES else "warning"
         findings.append(Finding("engine room", level, f"{free / (1 << 30):.1f} GiB free for {info.root}"))
     return findings
+
+
+def check_container(engine: Engine, level: Level = "problem") -> list[Finding]:
+    """Whether a container really starts; ``level`` is what it is worth if not."""
+    architecture = ARCHITECTURES.get(platform.machine())
+    if architecture is None:
+        return []
+    try:
+        status = run_probe(engine, architecture)
+    except BundleError as error:
+        hint = f"bundles cannot be used in {engine.name} as it is; another engine is chosen with --engine"
+        return [Finding("container", level, _told(error), hint)]
+    if status:
+        return [Finding("container", level, f"a program that does nothing ended with {status}")]
+    return [Finding("container", "ok", "a container starts, and is gone again")]
 
 
 def check_bundles(engine: Engine) -> list[Finding]:

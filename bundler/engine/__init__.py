@@ -143,6 +143,9 @@ class Engine(Protocol):
     def attach(self, container: str, *, interactive: bool) -> int:
         """Start a container on our own standard streams and return its exit status."""
 
+    def run_to_end(self, container: str) -> int:
+        """Start a container, seen by nobody, and return its exit status."""
+
     def commit(self, container: str) -> Digest:
         """Make a nameless image of a container and return its ID."""
 

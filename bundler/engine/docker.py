@@ -168,6 +168,11 @@ class Docker:
                 self._api.stop(container)
             return int(self._api.inspect_container(container)["State"]["ExitCode"])
 
+    def run_to_end(self, container: str) -> int:
+        with _told("starting a container"):
+            self._api.start(container)
+            return int(self._api.wait(container)["StatusCode"])
+
     def commit(self, container: str) -> Digest:
         with _told("committing a container"):
             return Digest(str(self._api.commit(container)["Id"]))

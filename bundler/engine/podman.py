@@ -129,6 +129,10 @@ class Podman:
             return 127
         return 126 if b"permission denied" in reason else 125
 
+    def run_to_end(self, container: str) -> int:
+        self._call("start", container)
+        return int(self._call("wait", container))
+
     def commit(self, container: str) -> Digest:
         return Digest("sha256:" + self._call("commit", "--quiet", container).strip().removeprefix("sha256:"))
 

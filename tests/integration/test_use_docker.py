@@ -343,6 +343,15 @@ def test_the_printed_recipe_works_in_a_build(
     assert dockerd.docker("run", "--rm", "mounted:1", "cat", "/made").startswith("hello from")
 
 
+def test_doctor_starts_a_container(bundle: Bundle, dockerd: Dockerd) -> None:
+    bundle("load", "tools")
+    before = dockerd.docker("images", "--all", "--quiet"), dockerd.docker("ps", "--all", "--quiet")
+    found = {one["name"]: one["level"] for one in json.loads(bundle("doctor", "--format", "json"))}
+    assert found["container"] == found["bundle tools:1.0"] == "ok"
+    after = dockerd.docker("images", "--all", "--quiet"), dockerd.docker("ps", "--all", "--quiet")
+    assert after == before
+
+
 @pytest.mark.parametrize(
     ("words", "status", "text"),
     [

@@ -22,6 +22,8 @@ class FakeEngine:
     lies: bool = False
     refuses_thin: bool = False
     storage: str = "overlay2"
+    broken: str = ""
+    """Why no container starts."""
     store: dict[str, EngineImage] = field(default_factory=dict)
     made: dict[str, ContainerSpec] = field(default_factory=dict)
     volumes: dict[str, Mapping[str, str]] = field(default_factory=dict)
@@ -68,7 +70,9 @@ class FakeEngine:
         self.store[image] = EngineImage(found.id, names, found.diff_ids, found.config)
 
     def remove_image(self, reference: str) -> None:
-        del self.store[reference]
+        found = self.image(reference)
+        assert found is not None
+        del self.store[found.id]
 
     def create(self, spec: ContainerSpec) -> str:
         identity = f"container-{len(self.made)}"
@@ -76,6 +80,11 @@ class FakeEngine:
         return identity
 
     def attach(self, container: str, *, interactive: bool) -> int:
+        return 0
+
+    def run_to_end(self, container: str) -> int:
+        if self.broken:
+            raise EngineError("starting a container failed", why=self.broken)
         return 0
 
     def commit(self, container: str) -> Digest:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import platform
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +14,12 @@ from engine_fake import FakeEngine
 from bundler import doctor
 from bundler.cli.main import main
 from bundler.digest import Digest
+from bundler.elf.read import read_elf
 from bundler.engine import EngineImage
 from bundler.labels import Facts, Required
+from bundler.probe import program
+from bundler.process import run
+from bundler.target import ARCHITECTURES, Architecture
 
 IDS = [Digest("sha256:" + digit * 64) for digit in "abc"]
 
@@ -48,6 +54,31 @@ def test_bundles_in_the_engine(bundles: list[tuple[Digest, Facts]], levels: dict
 def test_an_engine_that_keeps_images_otherwise() -> None:
     found = {finding.name: finding for finding in doctor.check_engine(FakeEngine(storage="vfs"))}
     assert found["engine storage"].level == "warning" and "--no-copy" in found["engine storage"].hint
+
+
+def test_a_container_is_tried_and_leaves_nothing() -> None:
+    engine = FakeEngine()
+    assert [finding.level for finding in doctor.check_container(engine)] == ["ok"]
+    assert not engine.store and not engine.made
+
+
+def test_containers_that_do_not_start() -> None:
+    engine = FakeEngine(broken="cgroups in hybrid mode")
+    (finding,) = doctor.check_container(engine)
+    assert finding.level == "problem" and "hybrid" in finding.message
+    assert not engine.store and not engine.made
+
+
+@pytest.mark.parametrize("architecture", ARCHITECTURES.values(), ids=lambda one: one.name)
+def test_the_program_of_the_probe_is_sound(architecture: Architecture, tmp_path: Path) -> None:
+    data = program(architecture)
+    facts = read_elf(io.BytesIO(data))
+    assert facts.is_executable and facts.interpreter is None
+    if architecture.name == platform.machine():
+        file = tmp_path / "exit"
+        file.write_bytes(data)
+        file.chmod(0o755)
+        assert run([str(file)]).status == 0
 
 
 @pytest.mark.parametrize(

@@ -45,6 +45,7 @@ LINES = [
         "engine",
         "load",
         "volume",
+        "probe",
         "subject",
         "proof",
         "run",
