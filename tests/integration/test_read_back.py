@@ -8,7 +8,11 @@ from pathlib import Path
 
 import pytest
 from command import Bundle
+from dockerd import Dockerd
 from test_identifiers import judge
+
+from bundler.oci.read import open_image
+from bundler.settings import cache_directory
 
 
 @pytest.fixture(scope="module")
@@ -27,19 +31,27 @@ def test_sboms_before_the_official_validators(shell: Bundle, tmp_path: Path) -> 
     assert all(item["purl"].startswith("pkg:") and item["cpe"].startswith("cpe:2.3:a:") for item in listed)
 
 
+def write_advisory(place: Path, *packages: tuple[str, str]) -> str:
+    """A file with an advisory that every version of these (ecosystem, name) is affected by."""
+    affected = [
+        {
+            "package": {"ecosystem": ecosystem, "name": name},
+            "ranges": [{"type": "ECOSYSTEM", "events": [{"introduced": "0"}]}],
+        }
+        for ecosystem, name in packages
+    ]
+    (place / "a.json").write_text(json.dumps({"id": "TEST-1", "affected": affected}))
+    return str(place / "a.json")
+
+
 @pytest.mark.parametrize(
     ("name", "ecosystem", "affected"), [("zlib", "Debian:13", "shell"), ("glibc", "Debian:13", "runtime")]
 )
 def test_advisories_find_recipes_bundles_and_images(
     shell: Bundle, tmp_path: Path, name: str, ecosystem: str, affected: str
 ) -> None:
-    events = [{"introduced": "0"}]
-    package = {
-        "package": {"ecosystem": ecosystem, "name": name},
-        "ranges": [{"type": "ECOSYSTEM", "events": events}],
-    }
-    (tmp_path / "a.json").write_text(json.dumps({"id": "TEST-1", "affected": [package]}))
-    done = shell.run("advisories", "--out", str(shell.out), "--format", "json", str(tmp_path / "a.json"))
+    advisory = write_advisory(tmp_path, (ecosystem, name))
+    done = shell.run("advisories", "--out", str(shell.out), "--format", "json", advisory)
     assert done.returncode == 1, done.stderr
     found = json.loads(done.stdout)
     affects = next(one for one in found["advisories"][0]["affects"] if one["name"] == name)
@@ -47,6 +59,29 @@ def test_advisories_find_recipes_bundles_and_images(
     assert affected in affects["bundles"]
     assert Path(affects["recipe"]).is_file()
     assert affected in found["rebuild"]["images"]
+
+
+def test_what_was_put_together_or_loaded_is_read_back_as_well(
+    shell: Bundle, dockerd: Dockerd, tmp_path: Path
+) -> None:
+    both, again = str(tmp_path / "both"), str(tmp_path / "again")
+    out = ["--out", str(shell.out)]
+    shell("compose", "runtime", "shell", "-o", both, "--tag", "both:1", *out)
+    # The daemon's environment has a home of its own.
+    here = {"BUNDLE_ENGINE": "docker", "BUNDLE_CACHE": str(cache_directory())}
+    docker = Bundle(shell.out, {**dockerd.environment, **here})
+    loaded = f"docker:{docker('load', 'shell', *out).split()[-1]}"
+    advisory = write_advisory(tmp_path, ("Debian:13", "zlib"), ("Debian:13", "glibc"))
+    images = ["--image", both, "--image", loaded]
+    done = docker.run("advisories", advisory, *images, "--format", "json", *out)
+    assert done.returncode == 1, done.stderr
+    affects = {one["name"]: one["images"] for one in json.loads(done.stdout)["advisories"][0]["affects"]}
+    assert (affects["glibc"], affects["zlib"]) == ([both], [both, loaded])
+
+    told = docker("upgrade", "--plan", both, loaded, *out).splitlines()
+    assert [line.rpartition(": ")[2] for line in told] == ["as the recipes give it"] * 3
+    shell("upgrade", both, "-o", again, "--progress", "none", *out)
+    assert open_image(Path(again)).id == open_image(Path(both)).id
 
 
 def test_an_upgrade_of_what_is_up_to_date_changes_nothing(shell: Bundle) -> None:
