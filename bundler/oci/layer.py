@@ -148,15 +148,6 @@ def write_layer(source: LayerSource, out: Writable | None = None) -> LayerIdenti
     return pump.finish()
 
 
-def tar_size(entries: Sequence[Entry]) -> int:
-    """Bytes of the tar that these entries make."""
-    total = len(END)
-    for entry in entries:
-        size = content_size(entry)
-        total += len(header(entry)) + size + padding(size)
-    return total
-
-
 def _copy_content(tree: FileTree, entry: Entry, pump: _Pump) -> None:
     with tree.open(entry.path) as stream:
         missing = pump.copy(stream, entry.size)

@@ -114,11 +114,6 @@ def stream_archive(out: Any, image: Image, *, omit: frozenset[Digest] = frozense
     out.write(END)
 
 
-def archive_size(image: Image) -> int:
-    """Bytes of the whole archive, roughly: for a progress bar."""
-    return sum(size for size, _ in blobs_of(image).values())
-
-
 def _docker_manifest(image: Image) -> bytes:
     """``manifest.json`` as moby's image/tarexport reads it."""
     names = [full_name(image.reference).removeprefix("docker.io/").removeprefix("library/")]
