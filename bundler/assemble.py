@@ -155,6 +155,7 @@ class Assembler:
             architecture=self.plan.target.architecture,
             accepts=bundle.bundle.accepts,
             seed=_is_seed(self.toolchain),
+            commands=bundle.bundle.commands,
         )
 
     def verify(self, bundle: PlannedBundle, parts: Sequence[Part]) -> Report:
