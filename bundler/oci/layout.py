@@ -50,10 +50,7 @@ def write_layout(directory: Path, image: Image) -> Descriptor:
     _sweep(directory)
     if _is_current(directory, index, blobs):
         return image.descriptor()
-    if directory.is_symlink() or (directory.exists() and not _replaceable(directory)):
-        raise InputError(
-            "is there already and is no OCI layout", where=str(directory), hint="name another directory"
-        )
+    check_place(directory)
     with _room(directory), _beside(directory) as fresh:
         (fresh / BLOBS).mkdir(parents=True)
         for digest, (size, blob) in blobs.items():
@@ -144,8 +141,13 @@ def _is_current(directory: Path, index: bytes, blobs: dict[Digest, tuple[int, Bl
     return names == {hex_of(digest): size for digest, (size, _) in blobs.items()}
 
 
-def _replaceable(directory: Path) -> bool:
-    return directory.is_dir() and ((directory / MARKER).is_file() or not any(directory.iterdir()))
+def check_place(directory: Path) -> None:
+    """Raise InputError unless a layout may be written there: it is new, empty, or a layout already."""
+    replaceable = directory.is_dir() and ((directory / MARKER).is_file() or not any(directory.iterdir()))
+    if directory.is_symlink() or (directory.exists() and not replaceable):
+        raise InputError(
+            "is there already and is no OCI layout", where=str(directory), hint="name another directory"
+        )
 
 
 def _place(path: Path, digest: Digest, size: int, blob: Blob, former: Path) -> None:

@@ -21,11 +21,11 @@ from bundler.events import Sink, TaskAdvanced, TaskFinished, TaskStarted, ignore
 from bundler.oci import image as media
 from bundler.oci.compress import Codec, codec_of, compress_layer
 from bundler.oci.image import Blob, Descriptor, FileBlob, Image, Layer, MemoryBlob
-from bundler.oci.layout import write_layout
-from bundler.oci.parse import parse_config, parse_descriptor, parse_index, parse_manifest
+from bundler.oci.layout import check_place, write_layout
+from bundler.oci.parse import load_object, parse_config, parse_descriptor, parse_index, parse_manifest
 from bundler.oci.read import build_image
 from bundler.oci.stream import open_range
-from bundler.registry.client import Repository
+from bundler.registry.client import MANIFESTS, Repository
 
 AT_ONCE = 2
 """Blobs under way at the same time."""
@@ -171,6 +171,7 @@ def pull(
     Blobs that the directory has are not fetched again; what an interrupted pull fetched lies beside it
     and is used.  Raises InputError for what is not what it is named.
     """
+    check_place(directory)
     manifest, kind = _choose(repository, platform)
     where = str(repository.reference)
     parsed = parse_manifest(manifest, where)
@@ -190,7 +191,7 @@ def pull(
 
 
 def _choose(repository: Repository, platform: str) -> tuple[bytes, str]:
-    data, kind = repository.manifest(repository.reference.version)
+    data, kind = _manifest(repository, repository.reference.version)
     for _ in range(3):
         if kind not in (media.INDEX, media.DOCKER_LIST):
             return data, kind
@@ -201,8 +202,17 @@ def _choose(repository: Repository, platform: str) -> tuple[bytes, str]:
         if not fits:
             names = ", ".join(item.platform or "?" for item in listed)
             raise InputError(f"holds no image for {platform}", where=str(repository.reference), why=names)
-        data, kind = repository.manifest(fits[0].descriptor.digest)
+        data, kind = _manifest(repository, fits[0].descriptor.digest)
     raise InputError("holds an index in an index in an index", where=str(repository.reference))
+
+
+def _manifest(repository: Repository, version: str) -> tuple[bytes, str]:
+    """Some registries call every manifest ``application/json``: then what it says itself counts."""
+    data, kind = repository.manifest(version)
+    if kind not in MANIFESTS:
+        record = load_object(data, str(repository.reference))
+        kind = str(record.get("mediaType") or (media.INDEX if "manifests" in record else media.MANIFEST))
+    return data, kind
 
 
 def _fetch_small(repository: Repository, descriptor: Descriptor, staging: Path) -> bytes:

@@ -10,15 +10,17 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+from test_oci_image import image, layer
 
-from bundler.digest import digest_bytes
+from bundler.digest import Digest, digest_bytes
 from bundler.download import NetworkSettings
 from bundler.errors import BundleError, EnvironmentLacks, InputError
 from bundler.oci import image as media
-from bundler.oci.image import Descriptor
+from bundler.oci.image import Descriptor, blobs_of
 from bundler.registry.auth import Credentials, find_credentials
 from bundler.registry.client import Repository
 from bundler.registry.reference import Reference, parse_reference
+from bundler.registry.transfer import pull
 
 DATA = b"content" * 1000
 BLOB = Descriptor("application/octet-stream", digest_bytes(DATA), len(DATA))
@@ -339,3 +341,36 @@ def test_references(text: str, expected: Reference) -> None:
 def test_what_is_no_reference(text: str) -> None:
     with pytest.raises(InputError):
         parse_reference(text)
+
+
+@pytest.mark.parametrize("kind", [media.INDEX, "application/json", ""])
+def test_an_index_is_known_by_what_it_says(kind: str, tmp_path: Path) -> None:
+    """The image of the platform is chosen, whatever the registry calls the documents."""
+    made = image(layer({"a": b"x"}))
+    contents = {blob: data for blob, (_, data) in blobs_of(made).items()}
+    item = {**made.descriptor().to_dict(), "platform": {"os": "linux", "architecture": "amd64"}}
+    other = {**item, "digest": ZERO, "platform": {"os": "linux", "architecture": "arm64"}}
+    index = json.dumps({"schemaVersion": 2, "manifests": [other, item]}).encode()
+
+    def behaviour(request: Request) -> Answer:
+        name = request.path.rpartition("/")[2]
+        if name == "1":
+            return 200, {"Content-Type": kind}, index
+        found = contents[Digest(name)]
+        headers = {"Content-Type": kind if name == made.digest and kind != media.INDEX else media.MANIFEST}
+        return 200, headers, media.memory_stream(found).read()
+
+    with registry(behaviour) as (there, _, _):
+        assert pull(there, tmp_path / "layout").digest == made.digest
+        with pytest.raises(InputError, match="no image for linux/riscv64"):
+            pull(there, tmp_path / "other", platform="linux/riscv64")
+
+
+def test_nothing_is_fetched_for_a_place_that_is_taken(tmp_path: Path) -> None:
+    (tmp_path / "mine").write_text("x")
+    with (
+        registry(lambda request: (200, {}, b"")) as (there, seen, _),
+        pytest.raises(InputError, match="no OCI"),
+    ):
+        pull(there, tmp_path)
+    assert seen == []
