@@ -110,10 +110,6 @@ def test_submodules(there: Mounted, url: str) -> None:
         ("git archive --format=tar.gz HEAD | tar -tzf -", "f"),
         ("git bundle create -q ../b HEAD; git clone -q ../b ../c 2>/dev/null; cat ../c/f", "1"),
         (
-            "git mergetool --tool-help | grep -ow bc3 | head -1",
-            "2",
-        ),
-        (
             "export TERM=xterm; git var GIT_PAGER; git var GIT_EDITOR",
             "/.deps/base/1/bin/less\n/.deps/base/1/bin/nano",
         ),
