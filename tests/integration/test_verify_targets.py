@@ -210,11 +210,12 @@ def test_a_directory_without_a_place_asks_for_it(shell: Bundle, tmp_path: Path) 
     assert "--prefix" in done.stderr
 
 
-def test_every_command_of_the_shell_bundle_runs_in_foreign_roots(
-    shell: Bundle, foreign_root: Callable[[str], Path], tmp_path: Path
+@pytest.mark.parametrize("name", ["shell", "gitartifact"])
+def test_every_command_runs_in_foreign_roots(
+    name: str, built: Built, foreign_root: Callable[[str], Path], tmp_path: Path
 ) -> None:
     page = tmp_path / "matrix.html"
-    roots = [word for name in ("musl", "debian") for word in ("--foreign", f"{name}={foreign_root(name)}")]
-    text = shell("verify", "--run", *roots, "--html", str(page), "runtime", "shell")
+    roots = [word for root in ("musl", "debian") for word in ("--foreign", f"{root}={foreign_root(root)}")]
+    text = Bundle(built(name), {})("verify", "--run", *roots, "--html", str(page), "runtime", name)
     assert text.splitlines()[-1].endswith("every command runs the same")
     assert page.read_text().count("<table>") == 2
