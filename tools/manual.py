@@ -94,13 +94,26 @@ def escape(text: str) -> str:
     return "\n".join("\\&" + line if line[:1] in (".", "'") else line for line in lines)
 
 
+def invocation(action: argparse.Action) -> str:
+    """How an option is written; argparse's own form of it depends on Python's version."""
+    if action.metavar is not None:
+        value = action.metavar if isinstance(action.metavar, str) else " ".join(action.metavar)
+    elif action.choices is not None:
+        value = "{" + ",".join(str(choice) for choice in action.choices) + "}"
+    else:
+        value = action.dest.upper() if action.option_strings else action.dest
+    if not action.option_strings:
+        return value
+    takes = "" if action.nargs == 0 else f" {value}"
+    return ", ".join(action.option_strings) + takes
+
+
 def options(parser: argparse.ArgumentParser) -> str:
     lines: list[str] = []
-    formatter = argparse.HelpFormatter(prog="bundle")
     for action in parser._actions:
         if isinstance(action, argparse._HelpAction) or action.help is argparse.SUPPRESS:
             continue
-        name = formatter._format_action_invocation(action)
+        name = invocation(action)
         text = (action.help or "") % {**vars(action), "prog": parser.prog}
         lines += [".TP", f".B {escape(name)}", escape(text)]
     return "\n".join(lines)

@@ -47,10 +47,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        arguments = _parse(words)
-        status: int = arguments.run(arguments)
-        sys.stdout.flush()
-        return status
+        return _run(words)
     except BundleError as error:
         from bundler.toml import located
 
@@ -67,6 +64,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     except OSError as error:
         print(f"error: {error}", file=sys.stderr)
         return int(ExitCode.ENVIRONMENT)
+
+
+def _run(words: list[str]) -> int:
+    """Output is flushed here, help and all: a reader that went away is noticed while we can act on it."""
+    try:
+        arguments = _parse(words)
+        status: int = arguments.run(arguments)
+        return status
+    finally:
+        sys.stdout.flush()
 
 
 def _terminate(_signal: int, _frame: object) -> None:
