@@ -108,6 +108,19 @@ class Assembler:
         self._packed[bundle.bundle.name] = packed
         return packed
 
+    def recall(self, bundle: PlannedBundle, parts: Sequence[Part]) -> Packed | None:
+        """The bundle as it was packed from the same inputs before, or None; nothing is read or written.
+
+        What it requires must have been recalled before.
+        """
+        if any(name not in self._packed for name in bundle.requires):
+            return None
+        known = self.store.lookup(self.key(bundle, parts))
+        packed = self._from_record(bundle, known.meta, self.out / bundle.bundle.name) if known else None
+        if packed is not None:
+            self._packed[bundle.bundle.name] = packed
+        return packed
+
     def _pack(self, bundle: PlannedBundle, parts: Sequence[Part], layout: Path) -> Packed:
         from bundler.oci.layout import write_layout
 

@@ -10,14 +10,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
+from bundler.assemble import Assembler
 from bundler.digest import Digest
 from bundler.errors import InputError
 from bundler.holders import manifests
 from bundler.labels import Facts
 from bundler.oci.compare import Change
+from bundler.oci.compose import BASE_DIGEST, PARTS
 from bundler.oci.image import Image
 from bundler.oci.manifest import Manifest, read_manifest, recipe_record
 from bundler.pipeline import Pipeline
+from bundler.plan import PlannedBundle
+from bundler.survey import NodeState
 from bundler.tree import Entry, Kind, sort_key
 
 Step = Literal["kept", "changed", "added", "removed", "to build"]
@@ -56,6 +60,8 @@ class State:
     owners: Mapping[str, str]
     """Name of the recipe that each path is from."""
     pending: Mapping[str, Pending]
+    image: Digest | None = None
+    """Its image ID, where that is known: of what lies on another image it is not, nor of what is unpacked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,10 +87,18 @@ class Upgrade:
     recipes: tuple[RecipeStep, ...]
     kept: tuple[int, int]
     """Layers that stay, and their bytes."""
+    images: tuple[Digest | None, Digest | None] = (None, None)
+    """Image IDs before and after, where they are known."""
+
+    @property
+    def keeps_recipes(self) -> bool:
+        return self.before.version == self.after.version and all(one.step == "kept" for one in self.recipes)
 
     @property
     def is_empty(self) -> bool:
-        return self.before.version == self.after.version and all(one.step == "kept" for one in self.recipes)
+        """Nothing changes, as far as is known: labels and required bundles are part of the image, too."""
+        before, after = self.images
+        return self.keeps_recipes and (before is None or before == after)
 
 
 def compare(before: State, after: State) -> Upgrade:
@@ -100,6 +114,7 @@ def compare(before: State, after: State) -> Upgrade:
         after.facts,
         tuple(_step(name, before, after, tuple(files.get(name, ())), held) for name in names),
         (len(kept), sum(made.size for made in kept)),
+        (before.image, after.image),
     )
 
 
@@ -146,49 +161,66 @@ def _differences(one: Entry, other: Entry) -> tuple[str, ...]:
 def packed(image: Image, where: str) -> list[State]:
     """The bundles inside an image, from their manifests; raises InputError for an image that has none."""
     sizes = {layer.diff_id: layer.descriptor.size for layer in image.layers}
+    parts = dict(word.partition("=")[::2] for word in image.labels.get(PARTS, "").split())
     found = []
     for tree, path in manifests(image, where):
         with tree.open(path) as stream:
-            found.append(_state(read_manifest(stream.read(), where=f"{where}:/{path}"), sizes))
+            manifest = read_manifest(stream.read(), where=f"{where}:/{path}")
+        own = parts.get(manifest.facts.name) if parts else image.id
+        on_another = BASE_DIGEST in dict(image.annotations)
+        found.append(_state(manifest, sizes, Digest(own) if own and not on_another else None))
     return found
 
 
-def _state(manifest: Manifest, sizes: Mapping[Digest, int]) -> State:
+def _state(manifest: Manifest, sizes: Mapping[Digest, int], image: Digest | None) -> State:
     recipes = {}
     for name, record in manifest.recipes.items():
         layer = Digest(str(record.get("layer", "")))
         recipes[name] = Made(str(record.get("version", "")), layer, sizes.get(layer, 0), record)
-    return State(manifest.facts, recipes, manifest.entries, manifest.owners, {})
+    return State(manifest.facts, recipes, manifest.entries, manifest.owners, {}, image)
 
 
 def planned(pipeline: Pipeline, names: Sequence[str]) -> list[State]:
     """Bundles as the recipes give them now, from what the store holds; nothing is built."""
-    states = {state.node.id: state for state in pipeline.surveyor.survey()}
+    nodes = {state.node.id: state for state in pipeline.surveyor.survey()}
     assembler = pipeline.assembler()
-    found = []
-    for name in names:
-        bundle = pipeline.plan.bundles[name]
-        recipes: dict[str, Made] = {}
-        pending: dict[str, Pending] = {}
-        entries: dict[str, Entry] = {}
-        owners: dict[str, str] = {}
-        for node_id in bundle.nodes:
-            state = states[node_id]
-            recipe = state.node.recipe
-            if state.state != "built":
-                why = ("waits for " + ", ".join(state.why),) if state.state == "waits" else state.why
-                pending[recipe.name] = Pending(recipe.version, why)
-                continue
-            layer, component = assembler.component(bundle, pipeline.part(bundle, node_id))
-            about = recipe_record(component)
-            recipes[recipe.name] = Made(recipe.version, layer.diff_id, layer.descriptor.size, about)
-            for entry in component.entries:
-                entries.setdefault(entry.path, entry)
-                owners.setdefault(entry.path, recipe.name)
-        file = bundle.bundle
-        facts = Facts(file.name, file.version, bundle.prefix, file.compat)
-        found.append(State(facts, recipes, entries, owners, pending))
-    return found
+    found = {}
+    for name, bundle in pipeline.plan.bundles.items():
+        built = all(nodes[node].state == "built" for node in bundle.nodes)
+        packed = assembler.recall(bundle, pipeline.parts(bundle)) if built else None
+        if name in names:
+            image = packed.image if packed else None
+            found[name] = _planned(pipeline, assembler, bundle, nodes, image)
+    return [found[name] for name in names]
+
+
+def _planned(
+    pipeline: Pipeline,
+    assembler: Assembler,
+    bundle: PlannedBundle,
+    nodes: Mapping[str, NodeState],
+    image: Digest | None,
+) -> State:
+    recipes: dict[str, Made] = {}
+    pending: dict[str, Pending] = {}
+    entries: dict[str, Entry] = {}
+    owners: dict[str, str] = {}
+    for name in bundle.nodes:
+        state = nodes[name]
+        recipe = state.node.recipe
+        if state.state != "built":
+            why = ("waits for " + ", ".join(state.why),) if state.state == "waits" else state.why
+            pending[recipe.name] = Pending(recipe.version, why)
+            continue
+        layer, component = assembler.component(bundle, pipeline.part(bundle, name))
+        about = recipe_record(component)
+        recipes[recipe.name] = Made(recipe.version, layer.diff_id, layer.descriptor.size, about)
+        for entry in component.entries:
+            entries.setdefault(entry.path, entry)
+            owners.setdefault(entry.path, recipe.name)
+    file = bundle.bundle
+    facts = Facts(file.name, file.version, bundle.prefix, file.compat)
+    return State(facts, recipes, entries, owners, pending, image)
 
 
 def known_bundles(states: Iterable[State], known: Iterable[str], where: str) -> list[str]:

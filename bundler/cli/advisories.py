@@ -114,8 +114,9 @@ def _look_into_images(arguments: argparse.Namespace, out: Path, holders: _Holder
     built = sorted(path.name for path in out.iterdir() if is_image(path)) if out.is_dir() else []
     with ExitStack() as stack:
         for name in arguments.image or built:
+            place = name if arguments.image else str(out / name)
             try:
-                image = common.image(name, out, stack, lambda: common.engine(arguments))
+                image = common.image(place, out, stack, lambda: common.engine(arguments))
                 held = held_by(image, name)
             except InputError as error:
                 if arguments.image:

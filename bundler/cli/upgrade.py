@@ -144,6 +144,8 @@ def _record(name: str, upgrades: Iterable[Upgrade]) -> dict[str, object]:
                 "before": {"version": upgrade.before.version, "prefix": upgrade.before.prefix},
                 "after": {"version": upgrade.after.version, "prefix": upgrade.after.prefix},
                 "changes": not upgrade.is_empty,
+                "image_before": upgrade.images[0],
+                "image_after": upgrade.images[1],
                 "layers_kept": upgrade.kept[0],
                 "bytes_kept": upgrade.kept[1],
                 "bytes_fetched": sum(one.fetched for one in upgrade.recipes),
@@ -160,6 +162,10 @@ def _lines(name: str, upgrades: Iterable[Upgrade], arguments: argparse.Namespace
         title = after.name if name == after.name else f"{shown(name)}: {after.name}"
         if upgrade.is_empty:
             yield f"{title} {after.version}: as the recipes give it"
+        elif upgrade.keeps_recipes:
+            known = upgrade.images[1] is not None
+            other = "its labels or what it requires are others" if known else "packed anew, it may differ"
+            yield f"{title} {after.version}: its recipes stay; {other}"
         else:
             yield f"{title} {_change(before.version, after.version)}"
         if before.prefix != after.prefix:
@@ -175,7 +181,7 @@ def _lines(name: str, upgrades: Iterable[Upgrade], arguments: argparse.Namespace
                 )
         pending = sum(one.step == "to build" for one in upgrade.recipes)
         fetched = sum(one.fetched for one in upgrade.recipes)
-        if not upgrade.is_empty:
+        if not upgrade.keeps_recipes:
             told = f"  {upgrade.kept[0]} layers stay ({size(upgrade.kept[1])}), {size(fetched)} in new ones"
             yield told + (f", {pending} recipes to build first" if pending else "")
 

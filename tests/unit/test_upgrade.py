@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from bundler.digest import digest_bytes
 from bundler.errors import InputError
 from bundler.labels import Facts
 from bundler.oci.compare import Change
-from bundler.oci.compose import Part, compose
+from bundler.oci.compose import BASE_DIGEST, Part, compose
 from bundler.oci.layout import write_archive, write_layout
 from bundler.tree import Entry, Kind, parents
 from bundler.upgrade import Made, Pending, State, compare, known_bundles, packed
@@ -106,6 +107,20 @@ def test_facts_of_a_recipe_count_although_its_layer_stays() -> None:
     assert (one.step, one.why, one.fetched) == ("changed", ("license",), 0)
 
 
+IMAGES = [(None, None, True), (None, "a", True), ("a", "a", True), ("a", "b", False), ("a", None, False)]
+
+
+@pytest.mark.parametrize(("one", "other", "same"), IMAGES)
+def test_the_image_may_change_although_every_layer_stays(
+    one: str | None, other: str | None, same: bool
+) -> None:
+    """What a bundle requires is part of its labels."""
+    before, after = (replace(state(OLD), image=x and digest_bytes(x.encode())) for x in (one, other))
+    found = compare(before, after)
+    assert found.keeps_recipes
+    assert found.is_empty is same
+
+
 def test_a_new_version_of_the_bundle_alone_is_a_change() -> None:
     assert not compare(state(OLD), state(OLD, version="2")).is_empty
 
@@ -118,6 +133,9 @@ def test_images_are_read_back() -> None:
     assert [path for path, owner in found.owners.items() if owner == "bash"][-1] == ".deps/shell/1/bin/bash"
     composed = compose([Part("shell", image), Part("again", image)], check=False)
     assert packed(composed, "two") == [found]
+    assert found.image == image.id
+    based = replace(image, annotations=((BASE_DIGEST, image.id),), original=None)
+    assert packed(based, "based") == [replace(found, image=None)]
     with pytest.raises(InputError, match="which no file here describes"):
         known_bundles([found], ["runtime"], "shell")
 
