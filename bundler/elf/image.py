@@ -91,6 +91,8 @@ class Image:
         if dynamic is None:
             raise ElfError("has no dynamic section")
         self.dynamic_at = (dynamic.offset, dynamic.vaddr)
+        self.strings_grew = False
+        """Whether the string table became longer in its place, and so is no piece that can move."""
         self._got_at = -1
         self.slots = len(facts.dynamic) + 1 + facts.spare_tags
 
@@ -342,6 +344,8 @@ class Image:
 
 _SH_SIZE = 5
 _DT_PLTGOT = 3
-_MOVING_TAGS = frozenset({f.DT_STRTAB, f.DT_SYMTAB, f.DT_HASH, f.DT_GNU_HASH})
+_MOVING_TAGS = frozenset(
+    {f.DT_STRTAB, f.DT_SYMTAB, f.DT_HASH, f.DT_GNU_HASH, f.DT_VERSYM, f.DT_VERNEED, f.DT_VERDEF}
+)
 _FIXED_SEGMENTS = frozenset({f.PT_LOAD, f.PT_PHDR, f.PT_GNU_RELRO, f.PT_GNU_STACK})
 """What does not move with the pieces in it."""

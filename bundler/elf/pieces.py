@@ -7,6 +7,7 @@ headers, where there are any, only say how long they are.
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 from sys import byteorder
 
 from bundler.elf import format as f
@@ -33,7 +34,7 @@ def movable(image: Image) -> list[Piece]:
         (f.DT_STRTAB, f.SHT_STRTAB),
     ):
         address = dict(image.facts.dynamic).get(tag)
-        if address is None:
+        if address is None or (tag == f.DT_STRTAB and image.strings_grew):
             continue
         size = _table_size(image, tag, kind, address)
         if size is not None and 0 < size <= MAX_TABLE:
@@ -41,6 +42,24 @@ def movable(image: Image) -> list[Piece]:
             if size <= room:
                 align = 1 if tag == f.DT_STRTAB else 8
                 pieces.append(_piece(image, offset, address, size, align))
+    return sorted(pieces, key=lambda piece: piece.offset)
+
+
+def versions(image: Image) -> list[Piece]:
+    """The tables of symbol versions, in file order, where section headers tell how long they are."""
+    entries = dict(image.facts.dynamic)
+    pieces = []
+    for tag, kind in (
+        (f.DT_VERSYM, f.SHT_GNU_VERSYM),
+        (f.DT_VERNEED, f.SHT_GNU_VERNEED),
+        (f.DT_VERDEF, f.SHT_GNU_VERDEF),
+    ):
+        size = image.sections.at(entries[tag], kind) if tag in entries else None
+        if size and size <= MAX_TABLE:
+            offset, room = file_offset(image.facts.segments, entries[tag])
+            if size <= room:
+                # Its old place is the string table's now, and not to be wiped after that was written.
+                pieces.append(replace(_piece(image, offset, entries[tag], size, 8), wipe=False))
     return sorted(pieces, key=lambda piece: piece.offset)
 
 

@@ -86,6 +86,16 @@ def _into_slack(image: Image, pieces: list[Piece], *, write: bool) -> bool:
     return False
 
 
+def fits_slack(image: Image, length: int) -> bool:
+    """Whether bytes that are only read fit behind a loaded segment, in the file as it is."""
+    for index in image.loads():
+        segment = image.segments[index]
+        end = segment.offset + segment.filesz
+        if not segment.flags & f.PF_W and image.slack(index) >= length and image.is_zero(end, length):
+            return True
+    return False
+
+
 def _append(image: Image, pieces: list[Piece], *, writable: bool) -> None:
     """Put the pieces behind the end of the file, in a loaded segment of their own."""
     page = _page(image)
@@ -186,7 +196,7 @@ def _evict(image: Image, moving: list[Piece]) -> list[Piece] | None:
             continue
         if free >= needed_end or piece.offset >= needed_end:
             break
-        if piece.offset < free or not _is_gap(image, free, piece.offset):
+        if piece.offset < free or not is_gap(image, free, piece.offset):
             return None
         if already := moving_at.get((piece.offset, piece.size)):
             if not already.wipe:
@@ -194,7 +204,7 @@ def _evict(image: Image, moving: list[Piece]) -> list[Piece] | None:
         else:
             evicted.append(piece)
         free = piece.end
-    if free < needed_end and not _is_gap(image, free, needed_end):
+    if free < needed_end and not is_gap(image, free, needed_end):
         return None
     for index, segment in enumerate(image.segments):
         if segment.type == f.PT_PHDR:
@@ -203,7 +213,7 @@ def _evict(image: Image, moving: list[Piece]) -> list[Piece] | None:
     return evicted
 
 
-def _is_gap(image: Image, start: int, end: int) -> bool:
+def is_gap(image: Image, start: int, end: int) -> bool:
     """Whether nothing lies in a range: zeros, or the Zs that patchelf leaves of what it moved."""
     return start >= end or (
         not image.occupied(start, end) and not image.read(start, end - start).strip(b"\0Z")

@@ -14,8 +14,8 @@ from bundler.elf import format as f
 from bundler.elf.edits import Edits, Wanted, stated, want
 from bundler.elf.format import ElfError, ReadAt
 from bundler.elf.image import Image, Piece, Write
-from bundler.elf.pieces import MAX_TABLE, symbol_names
-from bundler.elf.place import Tier, place
+from bundler.elf.pieces import MAX_TABLE, symbol_names, versions
+from bundler.elf.place import Tier, fits_slack, is_gap, place
 from bundler.elf.read import ElfFile
 from bundler.elf.refuse import refuse
 from bundler.elf.strings import StringTable
@@ -228,13 +228,16 @@ def _write_strings(
         for start, end in table.changed:
             image.write(offset + start, bytes(table.data[start:end]))
         return []
-    growth = len(table.data) - size
-    if image.extend(offset + size, growth):
+    pieces: list[Piece] | None = [] if image.extend(offset + size, len(table.data) - size) else None
+    if pieces is None and not fits_slack(image, len(table.data)):
+        pieces = _make_room(image, table, offset + size)
+    if pieces is not None:
         for start, end in table.changed:
             image.write(offset + start, bytes(table.data[start:end]))
         image.resize_section(offset, size, len(table.data))
+        image.strings_grew = True
         entries[:] = [(t, len(table.data) if t == f.DT_STRSZ else v) for t, v in entries]
-        return []
+        return pieces
     return [
         Piece(
             offset,
@@ -246,6 +249,35 @@ def _write_strings(
             padding=SPARE_STRINGS,
         )
     ]
+
+
+def _make_room(image: Image, table: StringTable, end: int) -> list[Piece] | None:
+    """Pieces behind the table that move so that it grows in its place; None if that is no less work.
+
+    Linkers put the symbol versions there: two bytes a symbol, where the table has thirty.
+    """
+    growth = table.growth
+    pieces: list[Piece] = []
+    free = end
+    for piece in versions(image):
+        if piece.offset >= end and free - end < growth:
+            if piece.offset - free >= _ALIGNING or not is_gap(image, free, piece.offset):
+                break
+            pieces.append(piece)
+            free = piece.end
+    moved = sum(piece.size for piece in pieces)
+    if free - end < growth or moved >= len(table.data):
+        return None
+    if len(table.data) <= _SMALL_TABLE and not fits_slack(image, moved):
+        # The file grows anyhow: then by the table itself, which gets room for later edits there.
+        return None
+    table.pad(free - end)
+    return pieces
+
+
+_SMALL_TABLE = 4096
+_ALIGNING = 16
+"""Bytes that a linker leaves free between two tables at most."""
 
 
 def _is_shared(image: Image, offset: int, size: int, address: int) -> bool:

@@ -18,6 +18,7 @@ class StringTable:
 
     def __init__(self, data: bytes) -> None:
         self.data = bytearray(data)
+        self._given = len(data)
         self.changed: list[tuple[int, int]] = []
         """Ranges (start, end) in which bytes differ from what was given."""
         self._free: list[tuple[int, int]] = []
@@ -26,6 +27,16 @@ class StringTable:
     def is_padded(self) -> bool:
         """Whether there is room behind the last string's end, more than what aligns the next section."""
         return self.data.endswith(_PADDING)
+
+    @property
+    def growth(self) -> int:
+        """Bytes by which the table became longer."""
+        return len(self.data) - self._given
+
+    def pad(self, growth: int) -> None:
+        """Make the table ``growth`` bytes longer than it was, for later edits."""
+        self.data.extend(bytes(growth - self.growth))
+        self.changed.append((self._given, len(self.data)))
 
     def text(self, at: int) -> bytes:
         """The string at ``at``; raises ElfError."""

@@ -62,6 +62,7 @@ SHAPES: dict[str, dict[str, Any]] = {
     "library": {"interpreter": None, "soname": "liba.so.1", "flags_1": None},
     "fixed": {"type": 2, "bss": 0x3000},
     "notes": {"kernel": (3, 2, 0), "dlopen": b'[{"soname":["libq.so"]}]'},
+    "long names": {"symbols": tuple(f"symbol_{n}_" + "x" * 250 for n in range(30)), "rpath": "/old"},
     "versions": {"versions": (("libc.so.6", "A"), ("libc.so.6", "B"), ("libm.so.6", "C"))},
 }
 EDITS: Sequence[Edits] = (

@@ -142,8 +142,11 @@ MOVABLE: Sequence[str] = (
     ".dynsym",
     ".hash",
     ".gnu.hash",
+    ".gnu.version",
+    ".gnu.version_d",
+    ".gnu.version_r",
 )
-CHANGING: Sequence[str] = (".gnu.version_r", ".got", ".got.plt", ".symtab")
+CHANGING: Sequence[str] = (".got", ".got.plt", ".symtab")
 """Version needs are renamed; the first word of the GOT follows a dynamic section that moved."""
 
 STRIPPERS: dict[str, Sequence[str]] = {

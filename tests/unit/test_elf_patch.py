@@ -92,6 +92,8 @@ EDITS: dict[str, tuple[Edits, dict[str, object]]] = {
         },
     ),
 }
+LONG_NAMES = tuple(f"symbol_{number}_" + "x" * 150 for number in range(60))
+"""A string table that fits into no slack: then the versions behind it move."""
 SHAPES = {
     "slack": {},
     "tight": {"tight": True},
@@ -103,6 +105,8 @@ SHAPES = {
     "no spare tags, tight": {"spare": 0, "tight": True, "property_note": False},
     "bss": {"bss": 0x123456, "tight": True},
     "fixed address": {"type": 2, "tight": True},
+    "long names": {"symbols": LONG_NAMES},
+    "long names, tight": {"symbols": LONG_NAMES, "tight": True, "property_note": False},
 }
 
 
@@ -162,6 +166,7 @@ TIERS = [
     (Forged(tight=True), Edits(interpreter=LOADER), Tier.APPENDED),
     (Forged(tight=True, property_note=False), Edits(rpath=RPATH), Tier.EVICTED),
     (Forged(spare=0), Edits(rpath=RPATH), Tier.APPENDED),
+    (Forged(symbols=LONG_NAMES), Edits(rpath=RPATH), Tier.SLACK),
     (Forged(spare=0, property_note=False), Edits(rpath=RPATH), Tier.EVICTED),
 ]
 
@@ -328,7 +333,7 @@ names = st.text("abc/.", min_size=1, max_size=60)
     rounds=st.lists(st.tuples(names, names, st.booleans(), names), min_size=1, max_size=4),
 )
 def test_any_sequence_of_edits(layout, shape, old, symbols, rounds) -> None:
-    data = forge(Forged(*layout, rpath=old, symbols=symbols, **SHAPES[shape]))
+    data = forge(Forged(*layout, **{"rpath": old, "symbols": symbols, **SHAPES[shape]}))
     expected = tell(data)
     for path, interpreter, runpath, soname in rounds:
         tag = "runpath" if runpath else "rpath"
