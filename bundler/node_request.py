@@ -84,7 +84,8 @@ def _relocation(
         )
         everything = UnionTree([DirectoryTree(dest), seen])
         places = [Place(output.prefix, _context(output, plan, everything)) for output in node.outputs]
-        bundles = {name: planned.prefix for name, planned in plan.bundles.items()}
+        # No other than those that its key tells of.
+        bundles = dict(node.reach) | {output.bundle: output.prefix for output in node.outputs}
         done = relocate_tree(
             dest,
             places,
