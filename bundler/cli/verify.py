@@ -7,6 +7,7 @@ import json
 import os
 import sys
 import textwrap
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -62,6 +63,14 @@ def configure(parser: argparse.ArgumentParser) -> None:
         help="root file system to start commands in, besides an empty one and the Debian of the build root",
     )
     parser.add_argument("--html", metavar="FILE", type=Path, help="write what --run found as a page")
+    parser.add_argument(
+        "--images",
+        metavar="DIR",
+        action="append",
+        default=[],
+        type=Path,
+        help="further bundle files: what they accept counts",
+    )
     parser.add_argument("--deep", action="store_true", help="look for undefined symbols, too")
     parser.add_argument(
         "--verbose", action="store_true", help="print information, limits and accepted findings"
@@ -108,17 +117,21 @@ def open_all(arguments: argparse.Namespace, stack: ExitStack) -> list[Judged]:
     subjects = [opener.open(target) for target in arguments.targets]
     others = [opener.open(target) for target in arguments.others]
     return [
-        gather(subject, opener, [*others, *subjects], accepts_of(subject.name), deep=arguments.deep)
+        gather(
+            subject,
+            opener,
+            [*others, *subjects],
+            accepts_of(subject.name, arguments.images),
+            deep=arguments.deep,
+        )
         for subject in subjects
     ]
 
 
-def accepts_of(name: str) -> tuple[Accept, ...]:
-    """What the image file of a bundle of ours accepts; a bundle that we do not know accepts nothing."""
-    file = common.CHECKOUT / "images" / f"{name}.toml"
-    if "/" in name or not file.is_file():
-        return ()
-    return _catalogue().bundles[name].accepts
+def accepts_of(name: str, images: Sequence[Path] = ()) -> tuple[Accept, ...]:
+    """What the image file of a bundle accepts; a bundle that we have no file of accepts nothing."""
+    known = _catalogue(images).bundles
+    return known[name].accepts if "/" not in name and name in known else ()
 
 
 def explain(name: str) -> str:
@@ -153,9 +166,12 @@ def _own_roots() -> dict[str, Path | None]:
     return {"scratch": None, **({"debian": built} if built is not None else {})}
 
 
-def _catalogue() -> Catalogue:
-    images, recipes = (common.CHECKOUT / "images",), (common.CHECKOUT / "recipes",)
-    return Catalogue(recipes=recipes, images=images, toolchains=common.CHECKOUT / "toolchain")
+def _catalogue(images: Sequence[Path] = ()) -> Catalogue:
+    return Catalogue(
+        recipes=(common.CHECKOUT / "recipes",),
+        images=(*(path.absolute() for path in images), common.CHECKOUT / "images"),
+        toolchains=common.CHECKOUT / "toolchain",
+    )
 
 
 def _print(

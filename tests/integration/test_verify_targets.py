@@ -18,6 +18,7 @@ from command import Bundle
 from dockerd import Dockerd
 from podmans import PrivatePodman
 
+from bundler.cli.common import CHECKOUT
 from bundler.elf.edits import Edits
 from bundler.elf.patch import patch_file
 from bundler.oci.layout import write_archive
@@ -201,6 +202,19 @@ def test_a_required_bundle_that_is_nowhere_is_an_error_of_its_own(
     assert "--with" in done.stderr
     runtime = str(built("shell") / "runtime")
     assert report(alone, "--with", runtime, str(built("shell") / "shell"))["ok"]
+
+
+def test_what_an_image_file_accepts_counts(shell: Bundle, unpacked: Path, tmp_path: Path) -> None:
+    copy = tmp_path / "copy"
+    shutil.copytree(unpacked / PREFIX[1:], copy, symlinks=True)
+    (copy / "bin/env").symlink_to("/usr/bin/env")
+    (tmp_path / "images").mkdir()
+    text = (CHECKOUT / "images/shell.toml").read_text()
+    accept = '[[accept]]\nrule = "link-outside"\npath = "bin/env"\nreason = "the container\'s own is meant"\n'
+    (tmp_path / "images/shell.toml").write_text(f"{text}\n{accept}")
+    assert shell.run("verify", str(copy)).returncode == 1
+    found = report(shell, "--images", str(tmp_path / "images"), str(copy))
+    assert [item["reason"] for item in found["accepted"]] == ["the container's own is meant"]
 
 
 def test_a_directory_without_a_place_asks_for_it(shell: Bundle, tmp_path: Path) -> None:
