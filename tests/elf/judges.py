@@ -129,7 +129,8 @@ def run(path: Path, *arguments: str, **environment: str) -> tuple[int, str, str]
 
 
 def _plain(text: str) -> str:
-    """Without what may change: section numbers, offsets and file names."""
+    """Without what may change: section numbers, offsets, file names, and where libcap's interpreter is."""
+    text = re.sub(r"^.*__execable_dl_loader.*$", "", text, flags=re.MULTILINE)
     text = re.sub(r"^File: .*$", "", text, flags=re.MULTILINE)
     text = re.sub(r"\[ *\d+\]|\bentry \d+", "[N]", text)
     return re.sub(r"(?:at offset |Offset: |offset )?0x[0-9a-f]+", "0x", text)
