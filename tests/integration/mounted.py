@@ -80,7 +80,7 @@ class Mounted:
     def bash(self, script: str) -> str:
         """What bash's ``script`` prints; it must succeed, and have nothing to complain of."""
         done = self.attempt([self.path("shell", "bin/bash"), "-euc", script])
-        assert (done.returncode, done.stderr) == (0, ""), done.stdout
+        assert (done.returncode, done.stderr) == (0, ""), done
         return done.stdout
 
 

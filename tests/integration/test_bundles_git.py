@@ -139,8 +139,8 @@ def test_ssh_needs_no_user_database(there: Mounted) -> None:
     lone.work.chmod(0o777)
     said = lone.bash(
         "ssh-keygen -q -t ed25519 -N '' -f /w/key; ssh-keygen -l -f /w/key.pub | cut -d ' ' -f 1;"
-        "ssh -G -o IdentityFile=~/key host | grep -E '^(user|identityfile) '"
+        "ssh -T -G -o IdentityFile=~/key host | grep -E '^(user|identityfile) '"
     )
-    assert said == "256\nuser somebody\nidentityfile ~/key\n"
+    assert said == "256\nuser somebody\nidentityfile /w/key\n"
     refused = lone.attempt([lone.path("gitartifact", "bin/git"), "clone", "ssh://127.0.0.1:1/x", "/w/x"])
     assert "port 1: Connection refused" in refused.stderr
