@@ -6,6 +6,8 @@ every root.  ``test_use_*.py`` hold that Docker and podman show bundles the same
 
 from __future__ import annotations
 
+import atexit
+import shutil
 import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +30,13 @@ HOSTILE = {
     "TERMINFO_DIRS": "/nowhere",
 }
 """What a container may have set, and programs of another libc must bear."""
+
+
+def _scratch() -> Path:
+    """A directory that goes when the tests end."""
+    directory = mkdtemp(prefix="bundles-")
+    atexit.register(shutil.rmtree, directory, ignore_errors=True)
+    return Path(directory)
 
 
 @dataclass(frozen=True)
@@ -93,7 +102,7 @@ def _built() -> tuple[Mapping[str, Bundle], Mapping[str, str], Mapping[str, Path
         toolchains=CHECKOUT / "toolchain",
         toolchain="seed",
         target=parse_target(),
-        out=Path(mkdtemp(prefix="bundles-")),
+        out=_scratch(),
         jobs=2,
     )
     pipeline = Pipeline(settings, ["gitartifact"])
