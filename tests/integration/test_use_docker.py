@@ -345,11 +345,16 @@ def test_the_printed_recipe_works_in_a_build(
 
 def test_doctor_starts_a_container(bundle: Bundle, dockerd: Dockerd) -> None:
     bundle("load", "tools")
-    before = dockerd.docker("images", "--all", "--quiet"), dockerd.docker("ps", "--all", "--quiet")
+
+    def there() -> tuple[set[str], str]:
+        # Images of one second are listed in no order.
+        images = set(dockerd.docker("images", "--all", "--quiet").split())
+        return images, dockerd.docker("ps", "--all", "--quiet")
+
+    before = there()
     found = {one["name"]: one["level"] for one in json.loads(bundle("doctor", "--format", "json"))}
     assert found["container"] == found["bundle tools:1.0"] == "ok"
-    after = dockerd.docker("images", "--all", "--quiet"), dockerd.docker("ps", "--all", "--quiet")
-    assert after == before
+    assert there() == before
 
 
 @pytest.mark.parametrize(
