@@ -8,17 +8,32 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
-from bundler.digest import Digest, canonical_json, digest_bytes
+from bundler.digest import Digest, canonical_json, digest_bytes, digest_file
 from bundler.errors import InputError
 from bundler.plan import Node
 from bundler.recipe import Toolchain
 from bundler.target import Target
 
-FORMAT = 2
-"""Raised whenever the builder itself changes what the same inputs give."""
+FORMAT = 3
+"""Raised whenever the same inputs are to be written into a key in another way."""
+
+BUILDER = (
+    "build*.py",
+    "node_request.py",
+    "installed.py",
+    "reloc*.py",
+    "unpack.py",
+    "tree_writer.py",
+    "elf/*.py",
+    "closure/loade*.py",
+    "closure/paths.py",
+    "sandbox/room.py",
+)
+"""Our own code that decides what a build gives: another patcher is another input."""
 
 
 def key_inputs(
@@ -44,6 +59,7 @@ def key_inputs(
         )
     return {
         "format": FORMAT,
+        "builder": builder_digest(),
         "architecture": target.architecture.name,
         "root": target.root,
         "name": recipe.name,
@@ -69,6 +85,14 @@ def key_inputs(
         "buildroot": buildroot_digest(toolchain),
         "sees": [[name.partition("/")[2], sorted(outputs[name].items())] for name in node.sees],
     }
+
+
+@cache
+def builder_digest() -> Digest:
+    """Identity of the code that builds: the bytes of its files, whatever the Python that runs them."""
+    package = Path(__file__).parent
+    files = sorted({file for pattern in BUILDER for file in package.glob(pattern)})
+    return digest_bytes(canonical_json([[file.name, digest_file(file)] for file in files]))
 
 
 def buildroot_digest(toolchain: Toolchain) -> Digest:

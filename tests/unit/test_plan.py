@@ -3,6 +3,7 @@ from pathlib import Path
 
 import pytest
 
+from bundler import key as key_module
 from bundler.digest import Digest, digest_bytes
 from bundler.errors import BundleError
 from bundler.key import difference, key_inputs, key_of
@@ -127,8 +128,17 @@ def bash_key(changed: Recipe = BASH, seen: Digest = ONE, patch: Digest = ONE) ->
     return key_of(key_inputs(made.nodes["shell/bash"], outputs, patches, SEED, made.target))
 
 
-def test_golden_key() -> None:
+def test_golden_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(key_module, "builder_digest", lambda: ONE)
     assert bash_key() == (Path(__file__).parent.parent / "golden/bash.key").read_text().strip()
+
+
+def test_a_key_knows_the_code_that_builds(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = bash_key()
+    monkeypatch.setattr(key_module, "builder_digest", lambda: TWO)
+    assert bash_key() != before
+    package = Path(key_module.__file__).parent
+    assert [pattern for pattern in key_module.BUILDER if not list(package.glob(pattern))] == []
 
 
 def test_a_key_ignores_where_things_come_from() -> None:
