@@ -19,12 +19,13 @@ from pathlib import Path
 from bundler import installed, process
 from bundler.build_layout import lay_out, scripts
 from bundler.build_log import BuildLog
-from bundler.build_request import DESTINATION, FIFO, BuildRequest, environment
+from bundler.build_request import FIFO, BuildRequest, environment
 from bundler.digest import Digest
 from bundler.errors import BuildError, BundleError
 from bundler.events import Message, Sink, TaskFinished, TaskStarted, ignore
 from bundler.globs import matches
 from bundler.jobserver import Jobserver
+from bundler.relocate import DESTINATION
 from bundler.sandbox import HOME, Mount, Room, Sandbox
 from bundler.store import Store, remove_tree
 

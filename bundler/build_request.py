@@ -12,12 +12,11 @@ from bundler.digest import Digest
 from bundler.errors import InputError
 from bundler.jobserver import makeflags
 from bundler.recipe import Recipe, Source
+from bundler.relocate import DESTINATION, SOURCE
 from bundler.sandbox import HOME, Mount
 from bundler.target import Target
 from bundler.tree import EPOCH
 
-SOURCE = f"{HOME}/src"
-DESTINATION = f"{HOME}/dest"
 FIFO = f"{HOME}/jobserver"
 SYSTEM_PATH = "/usr/bin:/bin:/usr/sbin:/sbin"
 

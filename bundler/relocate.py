@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from bundler.errors import InputError
+from bundler.tree import inside
 
 if TYPE_CHECKING:
     from bundler.elf.edits import Edits
@@ -44,11 +45,6 @@ class Context:
     commands: Mapping[str, str]
 
 
-def inside(path: str, prefixes: tuple[str, ...]) -> bool:
-    """Whether an absolute path is one of the prefixes or lies below one."""
-    return any(path == prefix or path.startswith(prefix + "/") for prefix in prefixes)
-
-
 def relocate_text(data: bytes, context: Context) -> bytes:
     """Text with its first line and its paths set right; binary data comes back unchanged."""
     if b"\0" in data[:8192]:
@@ -67,7 +63,7 @@ def relocate_shebang(data: bytes, context: Context) -> bytes:
         return data
     interpreter = match[1].decode("utf-8", "surrogateescape")
     argument = (match[2] or b"").decode("utf-8", "surrogateescape")
-    if inside(interpreter, context.prefixes):
+    if any(inside(interpreter, prefix) for prefix in context.prefixes):
         return data
     name = posixpath.basename(interpreter)
     if name == "env":
@@ -93,8 +89,8 @@ def relocate_link(path: str, target: str, context: Context) -> str:
     if not target.startswith("/"):
         return target
     target = posixpath.normpath(target)
-    home = next((prefix for prefix in context.prefixes if inside(path, (prefix,))), None)
-    if home is None or not inside(target, (home,)):
+    home = next((prefix for prefix in context.prefixes if inside(path, prefix)), None)
+    if home is None or not inside(target, home):
         return target
     return posixpath.relpath(target, posixpath.dirname(path))
 

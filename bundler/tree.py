@@ -134,6 +134,12 @@ def parents(path: str) -> Iterator[str]:
         at = path.find("/", at + 1)
 
 
+def inside(path: str, prefix: str) -> bool:
+    """Whether ``path`` is ``prefix`` or below it; ``/a/bc`` is not below ``/a/b``."""
+    prefix = prefix.rstrip("/")
+    return path == prefix or path.startswith(prefix + "/")
+
+
 def join(directory: str, name: str) -> str:
     return f"{directory}/{name}" if directory else name
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bundler.closure.report import Scope, inside
-from bundler.tree import shown
+from bundler.closure.report import Scope
+from bundler.tree import inside, shown
 
 HARM = "/harm"
 """Where the hostile environment points: there lie damaged libraries, scripts and locales."""

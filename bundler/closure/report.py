@@ -11,7 +11,7 @@ from typing import Any
 from bundler.closure.rules import Severity, rules
 from bundler.recipe import Accept
 from bundler.target import Architecture
-from bundler.tree import shown
+from bundler.tree import inside, shown
 
 KERNEL_FLOOR = (5, 4, 0)
 """The oldest kernel that a bundle promises to run on, unless its scope says otherwise."""
@@ -41,12 +41,6 @@ class Scope:
     def allows(self, path: str) -> bool:
         """Whether an absolute path without links lies in one of the prefixes."""
         return any(inside(path, prefix) for prefix in (self.prefix, *self.allowed))
-
-
-def inside(path: str, prefix: str) -> bool:
-    """Whether ``path`` is ``prefix`` or below it; ``/a/bc`` is not below ``/a/b``."""
-    prefix = prefix.rstrip("/")
-    return path == prefix or path.startswith(prefix + "/")
 
 
 @dataclass(frozen=True, slots=True)
