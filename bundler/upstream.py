@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
@@ -23,6 +23,8 @@ _PRE_RELEASE = re.compile(
     r"(?:^|[^a-z])(?:a|b|c|rc|alpha|beta|pre|preview|dev|test|snapshot)\d*(?:[^a-z]|$)", re.I
 )
 _REPACKED = re.compile(r"[+~.-](?:ds|dfsg|repack|really|debian)[0-9.]*.*\Z")
+_PACKAGING = re.compile(r"debian:(?:.*/)?(?P<package>[^/]+)/[^/_]+_(?P<version>[^/_]+)\.debian\.tar\.\w+\Z")
+"""Where Debian keeps its patches: fixes since upstream's release, with a version of their own."""
 _NUMBERS = re.compile(r"\d+(?:[._-]?[A-Za-z0-9]+)*\Z")
 _TAG = re.compile(r"refs/tags/(?:[A-Za-z_-]*[^0-9A-Za-z])?[vV]?(\d[^/^]*)(?:\^\{\})?\Z")
 
@@ -32,16 +34,20 @@ SourcePackages = Callable[[list[str]], Mapping[str, SourcePackage]]
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """A recipe's version beside the newest found, and ``where``; ``said`` is what went wrong on the way."""
+    """A pinned version beside the newest found, and ``where``; ``said`` is what went wrong on the way.
+
+    ``pinned`` is the recipe's own version, or that of Debian's patches that it takes.
+    """
 
     recipe: Recipe
+    pinned: str
     newest: str | None
     where: str = ""
     said: tuple[str, ...] = ()
 
     @property
     def outdated(self) -> bool:
-        return self.newest is not None and VersionKey(self.recipe.version) < VersionKey(self.newest)
+        return self.newest is not None and VersionKey(self.pinned) < VersionKey(self.newest)
 
 
 def standing(recipe: Recipe, settings: NetworkSettings, packages: SourcePackages) -> Standing:
@@ -56,9 +62,23 @@ def standing(recipe: Recipe, settings: NetworkSettings, packages: SourcePackages
         except BundleError as error:
             said.append(f"{public(url)}: {error.why or error.message}")
     if not found:
-        return Standing(recipe, None, said=tuple(said))
+        return Standing(recipe, recipe.version, None, said=tuple(said))
     newest, where = max(found, key=lambda item: VersionKey(item[0]))
-    return Standing(recipe, newest, where, tuple(said))
+    return Standing(recipe, recipe.version, newest, where, tuple(said))
+
+
+def fixes(recipe: Recipe, packages: SourcePackages) -> Iterator[Standing]:
+    """Ask whether Debian has newer patches than those that a recipe takes.
+
+    Debian takes the older ones off its mirrors with the next point release.
+    """
+    for url in (url for source in recipe.sources for url in source.urls):
+        if match := _PACKAGING.match(url):
+            name = match["package"]
+            found = [package.version.rpartition(":")[2] for package in packages([name]).values()]
+            newest = max(found, key=VersionKey, default=None)
+            said = () if newest else (f"Debian has no source package {name!r}",)
+            yield Standing(recipe, match["version"], newest, public(url), said)
 
 
 def _versions(url: str, recipe: Recipe, settings: NetworkSettings, packages: SourcePackages) -> Iterable[str]:

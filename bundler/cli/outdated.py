@@ -13,14 +13,15 @@ from bundler.cli import common
 from bundler.debian_index import SourcePackage
 from bundler.errors import ExitCode, InputError
 from bundler.settings import Settings
-from bundler.upstream import Standing, standing
+from bundler.upstream import Standing, fixes, standing
 
 NAME = "outdated"
 GROUP = "tools"
 SUMMARY = "list recipes of which there is a newer version"
 EPILOG = """\
 Asks the places that a recipe's sources come from: Debian's source index, the Python package index, tags of
-git repositories, upstream's directory listings.  Places that do not answer are named on standard error.
+git repositories, upstream's directory listings; and for newer patches where a recipe takes those of Debian.
+Places that do not answer are named on standard error.
 
 examples:
   bundle outdated
@@ -62,19 +63,20 @@ def run(arguments: argparse.Namespace) -> int:
     if settings.offline:
         raise InputError("what is outdated cannot be known offline")
     recipes = [known.recipe(name) for name in arguments.recipes_asked or known.recipes]
-    urls = [url for recipe in recipes for source in recipe.sources[:1] for url in source.urls]
+    urls = [url for recipe in recipes for source in recipe.sources for url in source.urls]
     names = sorted({url.split("/")[-2] for url in urls if url.startswith("debian:")})
     packages = _Packages(settings, arguments.suite, names)
     if names:
         packages(names)
     with ThreadPoolExecutor(8) as pool:
         standings = list(pool.map(lambda r: standing(r, network_settings(), packages), recipes))
+    standings += [item for recipe in recipes for item in fixes(recipe, packages)]
     if arguments.format == "json":
         print(json.dumps([_record(item) for item in standings], indent=1))
     else:
         for item in standings:
             if item.outdated:
-                print(f"{item.recipe.name} {item.recipe.version} → {item.newest}  ({item.where})")
+                print(f"{item.recipe.name} {item.pinned} → {item.newest}  ({item.where})")
     for item in standings:
         if item.newest is None and item.recipe.sources:
             print(
@@ -88,7 +90,7 @@ def run(arguments: argparse.Namespace) -> int:
 def _record(item: Standing) -> dict[str, object]:
     return {
         "recipe": item.recipe.name,
-        "version": item.recipe.version,
+        "version": item.pinned,
         "newest": item.newest,
         "outdated": item.outdated,
         "where": item.where,

@@ -10,7 +10,7 @@ from bundler.debian_index import SourcePackage
 from bundler.digest import digest_bytes
 from bundler.download import NetworkSettings
 from bundler.recipe import Recipe, Source
-from bundler.upstream import matching, parse_tags, standing, upstream_version
+from bundler.upstream import fixes, matching, parse_tags, standing, upstream_version
 
 NAMES = [
     "x-1.2.tar.gz",
@@ -87,6 +87,20 @@ def test_a_directory_listing(tmp_path: Path) -> None:
     (tmp_path / "index.html").write_text("".join(f'<a href="{name}">{name}</a>' for name in NAMES))
     found = standing(recipe("1.2", f"file://{tmp_path}/x-1.2.tar.gz"), NetworkSettings(), packages)
     assert (found.newest, found.outdated, found.said) == ("1.10", True, ())
+
+
+@pytest.mark.parametrize(
+    ("url", "pinned", "newest", "outdated"),
+    [
+        ("debian:pool/main/x/x/x_2.0-2+deb13u1.debian.tar.xz", "2.0-2+deb13u1", "2.0-3", True),
+        ("debian:pool/main/x/x/x_2.0-3.debian.tar.gz", "2.0-3", "2.0-3", False),
+        ("debian:pool/main/y/y/y_1-1.debian.tar.xz", "1-1", None, False),
+    ],
+)
+def test_patches_of_debian(url: str, pinned: str, newest: str | None, outdated: bool) -> None:
+    (found,) = fixes(recipe("2.0", "https://x.test/x-2.0.tar.gz", url), packages)
+    assert (found.pinned, found.newest, found.outdated) == (pinned, newest, outdated)
+    assert bool(found.said) == (newest is None)
 
 
 def test_a_recipe_without_sources_has_no_standing() -> None:
