@@ -12,7 +12,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from bundler.assemble import Assembler, Packed, Part
 from bundler.catalogue import Catalogue
@@ -221,7 +221,8 @@ class _Work:
                 self.files[source.digest] = self.fetches.submit(self.fetcher.fetch, source)
 
     def _schedule(self, builds: ThreadPoolExecutor) -> None:
-        """Start each node when all that it sees is built, those first on which the longest chain waits.
+        """Start each node when all that it sees is built and its files are here, those first on which the
+        longest chain waits; no job slot waits for a download.
 
         After the first failure nothing more is started.
         """
@@ -235,28 +236,37 @@ class _Work:
                 for state in waiting.values()
                 if all(other in surveyor.outputs for other in state.node.sees)
             ]
+            coming: set[Future[Path]] = set()
             for state in sorted(ready, key=lambda state: -heights[state.node.id]):
-                if self.failures or len(running) >= self.pipeline.settings.jobs:
-                    break
-                del waiting[state.node.id]
                 now = surveyor.look(state.node)
                 if now.state == "built":
+                    del waiting[state.node.id]
                     self.pipeline.sink(TaskFinished(f"build {now.node.recipe.name}", "cached"))
+                elif self.failures or len(running) >= self.pipeline.settings.jobs:
+                    break
+                elif late := {file for file in self._files(now) if not file.done()}:
+                    coming |= late
                 else:
+                    del waiting[state.node.id]
                     running[builds.submit(self._build, now)] = now
                     self.built.append(now.node.id)
-            if not running:
-                if self.failures:
-                    return
+            if self.failures and not running:
+                return
+            if not running and not coming:
                 continue
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
-            for future in done:
+            wait([cast("Future[object]", future) for future in (*running, *coming)], None, FIRST_COMPLETED)
+            for future in [future for future in running if future.done()]:
                 del running[future]
                 error = future.exception()
                 if isinstance(error, BundleError):
                     self.failures.append(error)
                 elif error is not None:
                     raise error
+
+    def _files(self, state: NodeState) -> list[Future[Path]]:
+        recipe = state.node.recipe
+        packages = (self.locked[name].digest for name in recipe.packages)
+        return [self.files[digest] for digest in (*packages, *(s.digest for s in recipe.sources))]
 
     def _build(self, state: NodeState) -> None:
         from bundler.build import build_node
