@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +19,12 @@ from bundler.labels import Facts, Required
 from bundler.plan import Node, Plan, PlannedBundle
 from bundler.recipe import Toolchain
 from bundler.store import Store
-from bundler.tree import DirectoryTree, Entry, FileTree, UnionTree
+from bundler.tree import DirectoryTree, Entry, FileTree, UnionTree, tree_digest
 
 if TYPE_CHECKING:
     from bundler.closure.report import Report, Scope
     from bundler.oci.image import Image, Layer
+    from bundler.oci.layer import LayerSource
     from bundler.oci.manifest import Component
 
 FORMAT = 1
@@ -218,37 +219,44 @@ class Assembler:
 
     def component(self, bundle: PlannedBundle, part: Part) -> tuple[Layer, Component]:
         """The layer of one tree, and what manifest and SBOMs say of it."""
-        from bundler.oci.manifest import Component, component_of
+        from bundler.oci.layer import source_of_tree
+        from bundler.oci.pack import recipe_layer
 
-        layer, entries = self._layer(bundle, part)
-        if part.node is None:
-            return layer, Component(part.name, part.version, "", layer.diff_id, entries)
-        recipe = part.node.recipe
-        locked = {package.name: package for package in self.toolchain.lock.packages}
-        packages = [locked[name] for name in recipe.packages]
-        return layer, component_of(recipe, entries, layer.diff_id, packages)
-
-    def _layer(self, bundle: PlannedBundle, part: Part) -> tuple[Layer, tuple[Entry, ...]]:
-        """The layer of one tree; its diff ID is computed once per tree and place."""
-        from bundler.oci import layer as layers
-        from bundler.oci.image import layer_of
-
-        source = layers.source_of_tree(
+        tree = source_of_tree(
             self.store.entries(part.tree),
             self.store.tree_path(part.tree),
             bundle.prefix,
             name=part.name,
             version=part.version,
         )
-        key = digest_bytes(canonical_json(["layer", layers.FORMAT, part.tree, bundle.prefix]))
+        component = self._described(part, tree.entries)
+        source = recipe_layer(tree, bundle.prefix, component)
+        layer = self._layer(source)
+        return layer, replace(component, layer=layer.diff_id, entries=source.entries)
+
+    def _described(self, part: Part, entries: tuple[Entry, ...]) -> Component:
+        from bundler.oci.manifest import Component, component_of
+
+        if part.node is None:
+            return Component(part.name, part.version, "", None, entries)
+        recipe = part.node.recipe
+        locked = {package.name: package for package in self.toolchain.lock.packages}
+        return component_of(recipe, entries, packages=[locked[name] for name in recipe.packages])
+
+    def _layer(self, source: LayerSource) -> Layer:
+        """The layer of a source; its diff ID is computed once for the same entries."""
+        from bundler.oci import layer as layers
+        from bundler.oci.image import layer_of
+
+        key = digest_bytes(canonical_json(["layer", layers.FORMAT, tree_digest(source.entries)]))
         known = self.store.lookup(key)
         if known is not None:
             with contextlib.suppress(KeyError, TypeError, ValueError):
                 identity = layers.LayerIdentity(Digest(known.meta["diff_id"]), int(known.meta["size"]))
-                return layer_of(source, identity), source.entries
+                return layer_of(source, identity)
         layer = layer_of(source)
         self.store.record(key, {}, {"diff_id": layer.diff_id, "size": layer.descriptor.size})
-        return layer, source.entries
+        return layer
 
     def _from_record(self, bundle: PlannedBundle, meta: Mapping[str, Any], layout: Path) -> Packed | None:
         try:

@@ -13,7 +13,7 @@ from bundler.advisories import Software
 from bundler.catalogue import Catalogue
 from bundler.errors import BundleError, InputError
 from bundler.oci.image import Image
-from bundler.oci.manifest import MANIFEST, cpe_of, package_urls
+from bundler.oci.manifest import MANIFEST, PARTS, cpe_of, package_urls
 from bundler.oci.merged import ImageTree
 from bundler.plan import required
 from bundler.recipe import Recipe, Toolchain
@@ -27,7 +27,7 @@ MAX_LINES = 100_000
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """Software inside an image, and the bundle that it belongs to."""
+    """Software inside an image, and the bundle that it belongs to; none where its layer is there alone."""
 
     software: Software
     bundle: str
@@ -63,26 +63,28 @@ def requirers(catalogue: Catalogue) -> dict[str, tuple[str, ...]]:
 
 
 def held_by(image: Image, where: str) -> list[Held]:
-    """What the manifests inside an image name, also where it was put together out of several bundles.
+    """What the manifests inside an image name, also where it was put together of bundles or single layers.
 
     Raises InputError for an image that has no manifest, or one that is none.
     """
-    found = []
-    for tree, path in manifests(image, where):
+    found: list[Held] = []
+    for tree, path in manifests(image, where, layers=True):
         with tree.open(path) as stream:
             bundle = ""
             for record in _head(stream, f"{where}:/{path}"):
                 if record["type"] == "bundle":
                     bundle = str(record.get("name", ""))
-                elif record.get("license"):
+                elif record["type"] == "recipe" and record.get("license"):
                     found.append(Held(_software(record), bundle))
-    return found
+    named = {held.software for held in found if held.bundle}
+    return [held for held in found if held.bundle or held.software not in named]
 
 
-def manifests(image: Image, where: str) -> Iterator[tuple[FileTree, str]]:
+def manifests(image: Image, where: str, *, layers: bool = False) -> Iterator[tuple[FileTree, str]]:
     """Each bundle's manifest in an image, as a tree and the path in it; raises InputError if there is none.
 
-    That of a single bundle lies in the last layer, and no other one is looked into for it.
+    That of a single bundle lies in the last layer, and no other one is looked into for it.  Otherwise,
+    with ``layers``, what single recipes' layers say comes before it.
     """
     try:
         place = f"{labels.read_facts(image.labels, where=where).prefix.strip('/')}/{MANIFEST}"
@@ -94,11 +96,9 @@ def manifests(image: Image, where: str) -> Iterator[tuple[FileTree, str]]:
                 yield tree, place
                 return
     with ImageTree(image) as tree:
-        found = [
-            entry.path
-            for entry in tree.walk()
-            if entry.path.endswith("/" + MANIFEST) and entry.kind is Kind.FILE
-        ]
+        files = [entry.path for entry in tree.walk() if entry.kind is Kind.FILE]
+        found = [path for path in files if layers and path.endswith(".jsonl") and f"/{PARTS}/" in path]
+        found += [path for path in files if path.endswith("/" + MANIFEST)]
         if not found:
             raise InputError(
                 "says nothing of what is inside it",
@@ -121,7 +121,7 @@ def _head(stream: BinaryIO, where: str) -> Iterator[Mapping[str, Any]]:
             raise InputError(
                 "is no line of a manifest", where=f"{where}:{number}", why=repr(error)
             ) from error
-        if kind not in ("bundle", "recipe"):
+        if kind not in ("bundle", "layer", "recipe"):
             return
         yield record
 

@@ -125,7 +125,8 @@ def _look_into_images(arguments: argparse.Namespace, out: Path, holders: _Holder
                 continue
             for one in held:
                 holders.images.setdefault(one.software, []).append(name)
-                holders.inside.setdefault(one.software, []).append(one.bundle)
+                if one.bundle:
+                    holders.inside.setdefault(one.software, []).append(one.bundle)
     return notes
 
 

@@ -17,7 +17,7 @@ from typing import BinaryIO, Protocol
 from bundler.digest import Digest
 from bundler.errors import BundleError, InputError, raise_all
 from bundler.oci.header import BLOCK, END, content_size, header, padding
-from bundler.tree import DirectoryTree, Entry, FileTree, Kind, join, parents, sort_key
+from bundler.tree import DirectoryTree, Entry, Kind, join, parents, sort_key
 
 FORMAT = 1
 """Raised whenever the same entries would give other bytes: part of whatever key remembers a diff ID."""
@@ -34,6 +34,12 @@ class Writable(Protocol):
     """What a layer is written to."""
 
     def write(self, data: memoryview, /) -> object: ...
+
+
+class Contents(Protocol):
+    """Where the contents of entries are: any :class:`bundler.tree.FileTree`, and less."""
+
+    def open(self, path: str, /) -> BinaryIO: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +59,7 @@ class LayerSource:
 
     name: str
     version: str
-    tree: FileTree = field(repr=False)
+    tree: Contents = field(repr=False)
     entries: tuple[Entry, ...] = field(repr=False)
     special: bool = False
     """Devices and fifos are packed too: only for layers taken from someone else's image."""
@@ -148,7 +154,7 @@ def write_layer(source: LayerSource, out: Writable | None = None) -> LayerIdenti
     return pump.finish()
 
 
-def _copy_content(tree: FileTree, entry: Entry, pump: _Pump) -> None:
+def _copy_content(tree: Contents, entry: Entry, pump: _Pump) -> None:
     with tree.open(entry.path) as stream:
         missing = pump.copy(stream, entry.size)
         if missing or stream.read(1):

@@ -1,7 +1,8 @@
 """The bundle's manifest, ``share/bundle/manifest.jsonl`` in its prefix: what each file is and where from.
 
 JSON lines that need no tool of ours: first the bundle, then its recipes by name, then its entries in byte
-order of their paths, which are relative to the image's root.
+order of their paths, which are relative to the image's root.  Each recipe's layer carries the lines of that
+recipe, so that a layer which went its own way still says what it is.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bundler.digest import Digest, canonical_json, hex_of, parse_digest
@@ -22,6 +23,8 @@ FORMAT = 1
 PLACE = "share/bundle"
 """Directory in the prefix that holds the manifest and the SBOMs."""
 MANIFEST = f"{PLACE}/manifest.jsonl"
+PARTS = f"{PLACE}/recipes"
+"""Directory in the prefix where each recipe's layer says what is in it: ``NAME.jsonl`` and its SBOMs."""
 
 _POOL = re.compile(r"debian:pool/[^/]+/[^/]+/([^/]+)/[^/]+_([^/_]+?)(?:\.orig.*|\.tar.*)\Z")
 _BINARY = re.compile(r"pool/[^/]+/[^/]+/([^/]+)/")
@@ -33,14 +36,15 @@ _DISTRIBUTION = re.compile(r"(.+?)-(\d[^-]*?)(?:-.*\.whl|\.tar\.\w+|\.zip)\Z")
 class Component:
     """One recipe inside a bundle: what scanners ask for, and the entries that came from it.
 
-    ``entries`` have their paths as in the image; ``layer`` is the diff ID of their layer.  Without a
-    ``license`` it is no software of its own (what a finishing step made), and in no SBOM.
+    ``entries`` have their paths as in the image; ``layer`` is the diff ID of their layer, None as long as
+    that is not packed.  Without a ``license`` it is no software of its own (what a finishing step made),
+    and in no SBOM.
     """
 
     name: str
     version: str
     license: str
-    layer: Digest
+    layer: Digest | None
     entries: tuple[Entry, ...] = field(repr=False)
     summary: str = ""
     homepage: str = ""
@@ -74,7 +78,10 @@ class Manifest:
 
 
 def component_of(
-    recipe: Recipe, entries: tuple[Entry, ...], layer: Digest, packages: Iterable[LockedPackage] = ()
+    recipe: Recipe,
+    entries: tuple[Entry, ...],
+    layer: Digest | None = None,
+    packages: Iterable[LockedPackage] = (),
 ) -> Component:
     """The component that a recipe makes; ``packages`` are the Debian packages that it unpacked."""
     return Component(
@@ -181,10 +188,28 @@ def manifest_lines(bundle: BundleFacts, components: Sequence[Component]) -> byte
         lines.append(canonical_json(recipe_record(component)))
     owners = owners_of(components)
     lines += [
-        canonical_json({"type": "entry", "recipe": owner, **entry.to_dict()})
+        _entry_line(owner, entry)
         for _, (owner, entry) in sorted(owners.items(), key=lambda item: sort_key(item[0]))
     ]
     return b"\n".join(lines) + b"\n"
+
+
+def part_lines(prefix: str, component: Component) -> bytes:
+    """What a recipe's layer says of itself: where it belongs, the recipe, and the entries that it had.
+
+    It names no other layer and not its own diff ID, so it changes only when the recipe or its files do.
+    """
+    own = recipe_record(replace(component, layer=None))
+    lines = [canonical_json({"type": "layer", "format": FORMAT, "prefix": prefix}), canonical_json(own)]
+    lines += [
+        _entry_line(component.name, entry)
+        for entry in sorted(component.entries, key=lambda entry: sort_key(entry.path))
+    ]
+    return b"\n".join(lines) + b"\n"
+
+
+def _entry_line(owner: str, entry: Entry) -> bytes:
+    return canonical_json({"type": "entry", "recipe": owner, **entry.to_dict()})
 
 
 def owners_of(components: Sequence[Component]) -> dict[str, tuple[str, Entry]]:
@@ -208,9 +233,9 @@ def recipe_record(component: Component) -> dict[str, Any]:
         "type": "recipe",
         "name": component.name,
         "version": component.version,
-        "layer": component.layer,
     }
     optional = {
+        "layer": component.layer,
         "license": component.license,
         "homepage": component.homepage,
         "purls": list(component.purls),

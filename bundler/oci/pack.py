@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import BinaryIO
 
@@ -11,8 +12,8 @@ from bundler.digest import digest_bytes
 from bundler.errors import InputError
 from bundler.oci import sbom
 from bundler.oci.image import TITLE, VERSION, Image, ImageConfig, Layer, layer_of
-from bundler.oci.layer import LayerSource, layer_entries
-from bundler.oci.manifest import MANIFEST, BundleFacts, Component, manifest_lines
+from bundler.oci.layer import Contents, LayerSource, layer_entries
+from bundler.oci.manifest import MANIFEST, PARTS, BundleFacts, Component, manifest_lines, part_lines
 from bundler.tree import Entry, Kind, walk
 
 
@@ -44,6 +45,32 @@ class MemoryTree:
         if path not in self._files:
             raise InputError("is not a regular file", where=path)
         return io.BytesIO(self._files[path])
+
+
+class _Beside:
+    """A tree with a few files beside those that it has."""
+
+    def __init__(self, tree: Contents, beside: MemoryTree) -> None:
+        self._tree = tree
+        self._beside = beside
+
+    def open(self, path: str) -> BinaryIO:
+        return (self._beside if self._beside.get(path) else self._tree).open(path)
+
+
+def recipe_layer(source: LayerSource, prefix: str, component: Component) -> LayerSource:
+    """The layer of a recipe, together with what it says of itself: its part of the manifest, its SBOMs.
+
+    ``component`` has the entries of ``source``.  Raises InputError where the recipe installs such files.
+    """
+    place = f"{prefix.strip('/')}/{PARTS}/{component.name}"
+    files = {f"{place}.jsonl": part_lines(prefix, component)}
+    if component.license:
+        files[f"{place}.spdx.json"] = sbom.recipe_spdx(component)
+        files[f"{place}.cdx.json"] = sbom.recipe_cyclonedx(component)
+    own = MemoryTree(files)
+    added = [entry for entry in own.entries if entry.kind is Kind.FILE]
+    return replace(source, tree=_Beside(source.tree, own), entries=layer_entries((*source.entries, *added)))
 
 
 def facts_layer(bundle: BundleFacts, components: Sequence[Component]) -> Layer:

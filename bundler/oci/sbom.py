@@ -25,6 +25,7 @@ def spdx(bundle: BundleFacts, components: Sequence[Component]) -> bytes:
     """The SPDX 2.3 document (spdx.github.io/spdx-spec/v2.3) of a bundle."""
     software = _software(components)
     facts = bundle.facts
+    name = f"{facts.name}-{facts.version}"
     root = {
         "SPDXID": _ROOT,
         "name": facts.name,
@@ -40,13 +41,29 @@ def spdx(bundle: BundleFacts, components: Sequence[Component]) -> bytes:
     packages = [root, *(_spdx_package(component) for component in software)]
     relations = [("SPDXRef-DOCUMENT", "DESCRIBES", _ROOT)]
     relations += [(_ROOT, "CONTAINS", _spdx_id(component.name)) for component in software]
+    return _spdx_document(name, packages, relations, software)
+
+
+def recipe_spdx(component: Component) -> bytes:
+    """The SPDX 2.3 document of one recipe, for its layer."""
+    relations = [("SPDXRef-DOCUMENT", "DESCRIBES", _spdx_id(component.name))]
+    name = _plain(f"{component.name}-{component.version}")
+    return _spdx_document(name, [_spdx_package(component)], relations, [component])
+
+
+def _spdx_document(
+    name: str,
+    packages: Sequence[dict[str, Any]],
+    relations: Sequence[tuple[str, str, str]],
+    software: Sequence[Component],
+) -> bytes:
     document: dict[str, Any] = {
         "spdxVersion": "SPDX-2.3",
         "dataLicense": "CC0-1.0",
         "SPDXID": "SPDXRef-DOCUMENT",
-        "name": f"{facts.name}-{facts.version}",
+        "name": name,
         "creationInfo": {"created": CREATED, "creators": ["Tool: bundler"]},
-        "packages": packages,
+        "packages": list(packages),
         "relationships": [
             {"spdxElementId": one, "relationshipType": kind, "relatedSpdxElement": other}
             for one, kind, other in relations
@@ -55,7 +72,7 @@ def spdx(bundle: BundleFacts, components: Sequence[Component]) -> bytes:
     if references := _license_references(software):
         document["hasExtractedLicensingInfos"] = references
     identity = hex_of(digest_bytes(canonical_json(document)))
-    document["documentNamespace"] = f"https://spdx.org/spdxdocs/{facts.name}-{facts.version}-{identity}"
+    document["documentNamespace"] = f"https://spdx.org/spdxdocs/{name}-{identity}"
     return canonical_json(document)
 
 
@@ -110,13 +127,25 @@ def cyclonedx(bundle: BundleFacts, components: Sequence[Component]) -> bytes:
     facts = bundle.facts
     listed = [_cyclonedx_component(component) for component in _software(components)]
     root = {"type": "container", "bom-ref": facts.name, "name": facts.name, "version": facts.version}
+    depends = [{"ref": facts.name, "dependsOn": [item["bom-ref"] for item in listed]}]
+    return _cyclonedx_document({"component": root}, listed, {"dependencies": depends})
+
+
+def recipe_cyclonedx(component: Component) -> bytes:
+    """The CycloneDX 1.5 document of one recipe, for its layer."""
+    return _cyclonedx_document({}, [_cyclonedx_component(component)], {})
+
+
+def _cyclonedx_document(
+    about: dict[str, Any], listed: Sequence[dict[str, Any]], more: dict[str, Any]
+) -> bytes:
     document: dict[str, Any] = {
         "bomFormat": "CycloneDX",
         "specVersion": "1.5",
         "version": 1,
-        "metadata": {"timestamp": CREATED, "component": root},
-        "components": listed,
-        "dependencies": [{"ref": facts.name, "dependsOn": [item["bom-ref"] for item in listed]}],
+        "metadata": {"timestamp": CREATED, **about},
+        "components": list(listed),
+        **more,
     }
     identity = uuid.uuid5(uuid.NAMESPACE_OID, digest_bytes(canonical_json(document)))
     document["serialNumber"] = f"urn:uuid:{identity}"
@@ -149,4 +178,8 @@ def _software(components: Sequence[Component]) -> list[Component]:
 
 
 def _spdx_id(name: str) -> str:
-    return "SPDXRef-Recipe-" + re.sub(r"[^A-Za-z0-9.-]", "-", name)
+    return "SPDXRef-Recipe-" + _plain(name)
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9.-]", "-", text)

@@ -8,11 +8,13 @@ import pytest
 
 from bundler.digest import Digest, digest_bytes
 from bundler.errors import InputError
+from bundler.holders import held_by
 from bundler.labels import Facts, Required, read_facts
-from bundler.oci.image import layer_of
+from bundler.oci.image import Image, ImageConfig, layer_of
 from bundler.oci.layer import LayerSource
 from bundler.oci.manifest import (
     MANIFEST,
+    PARTS,
     BundleFacts,
     Component,
     component_of,
@@ -20,9 +22,10 @@ from bundler.oci.manifest import (
     manifest_lines,
     package_urls,
     read_manifest,
+    recipe_record,
 )
 from bundler.oci.merged import ImageTree
-from bundler.oci.pack import MemoryTree, bundle_image, facts_layer
+from bundler.oci.pack import MemoryTree, bundle_image, facts_layer, recipe_layer
 from bundler.oci.sbom import CYCLONEDX, SPDX
 from bundler.recipe import LockedPackage, Recipe, Source
 from bundler.tree import Kind
@@ -153,11 +156,58 @@ def test_the_image_of_a_bundle(components: list[Component]) -> None:
     assert read_manifest(manifest, where="manifest").facts == FACTS
 
 
+def described(files: dict[str, bytes], **changes: object) -> tuple[Component, LayerSource]:
+    """A recipe's layer as it is packed, and the component that the bundle's manifest has."""
+    own, tree = component(files, **changes)
+    source = recipe_layer(tree, FACTS.prefix, own)
+    return replace(own, layer=layer_of(source).diff_id, entries=source.entries), source
+
+
+def test_a_single_layer_says_what_is_in_it() -> None:
+    whole, source = described({"bin/bash": b"elf"}, cpe="gnu:bash")
+    with ImageTree(Image((layer_of(source),), ImageConfig("amd64"))) as tree:
+        place = f".deps/shell/1/{PARTS}/bash"
+        head, *lines = map(json.loads, tree.open(f"{place}.jsonl").read().splitlines())
+        spdx, cdx = (json.loads(tree.open(f"{place}.{kind}.json").read()) for kind in ("spdx", "cdx"))
+        files = {entry.path for entry in tree.walk() if entry.kind is Kind.FILE}
+    assert head == {"type": "layer", "format": 1, "prefix": "/.deps/shell/1"}
+    assert lines[0] == {k: v for k, v in recipe_record(whole).items() if k != "layer"}
+    assert {line["path"]: line.get("digest") for line in lines[1:] if line["kind"] == "file"} == {
+        ".deps/shell/1/bin/bash": digest_bytes(b"elf")
+    }
+    assert files == {entry.path for entry in whole.entries if entry.kind is Kind.FILE}
+    assert [one["name"] for one in spdx["packages"]] == [one["name"] for one in cdx["components"]] == ["bash"]
+
+
+def test_what_a_layer_says_of_itself_has_one_owner() -> None:
+    with pytest.raises(InputError, match=r"/share/bundle/recipes/bash\.jsonl: error: two entries"):
+        described({f"{PARTS}/bash.jsonl": b"mine"})
+
+
+def test_what_is_no_software_is_in_no_bill_of_materials() -> None:
+    _, source = described({"share/made": b"x"}, name="finish", license="")
+    names = [entry.path for entry in source.entries if PARTS in entry.path and entry.kind is Kind.FILE]
+    assert names == [f".deps/shell/1/{PARTS}/finish.jsonl"]
+
+
+def test_layers_on_their_own_are_read_back_and_counted_once() -> None:
+    bash, zlib = described({"bin/bash": b"elf"}), described({"lib/z": b"z"}, name="zlib", license="Zlib")
+    layers = [layer_of(source) for _, source in (bash, zlib)]
+    alone = Image(tuple(layers), ImageConfig("amd64"))
+    assert [(one.software.name, one.bundle) for one in held_by(alone, "x")] == [("bash", ""), ("zlib", "")]
+    packed = bundle_image(BUNDLE, layers[:1], [bash[0]], command=["/nop"])
+    mixed = replace(alone, layers=(*packed.layers, layers[1]))
+    assert {(one.software.name, one.bundle) for one in held_by(mixed, "x")} == {
+        ("bash", "shell"),
+        ("zlib", ""),
+    }
+
+
 def test_a_bump_changes_one_layer_and_the_last() -> None:
     def image(version: str, content: bytes) -> list[Digest]:
         made = [
-            component({"lib/z": b"z"}, name="zlib"),
-            component({"bin/git": content}, name="git", version=version),
+            described({"lib/z": b"z"}, name="zlib"),
+            described({"bin/git": content}, name="git", version=version),
         ]
         layers = [layer_of(source) for _, source in made]
         return [layer.diff_id for layer in (*layers, facts_layer(BUNDLE, [one for one, _ in made]))]

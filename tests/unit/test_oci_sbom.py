@@ -3,13 +3,14 @@
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from test_oci_pack import BUNDLE, component
 
 from bundler.oci.manifest import Component
-from bundler.oci.sbom import cyclonedx, spdx
+from bundler.oci.sbom import cyclonedx, recipe_cyclonedx, recipe_spdx, spdx
 
 
 @pytest.fixture
@@ -24,25 +25,52 @@ def components() -> list[Component]:
     ]
 
 
-def test_spdx(components: list[Component], tmp_path: Path) -> None:
-    (tmp_path / "x.spdx.json").write_bytes(spdx(BUNDLE, components))
+Documents = Callable[[list[Component]], list[bytes]]
+
+
+@pytest.mark.parametrize(
+    "documents",
+    [
+        pytest.param(lambda components: [spdx(BUNDLE, components)], id="bundle"),
+        pytest.param(lambda components: [recipe_spdx(one) for one in components if one.license], id="layers"),
+    ],
+)
+def test_spdx(documents: Documents, components: list[Component], tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.spdx.json" for number in range(len(documents(components)))]
+    for file, data in zip(files, documents(components), strict=True):
+        file.write_bytes(data)
     # In a process of its own: the validator's libraries warn, and warnings are errors here.
-    program = "import sys; from spdx_tools.spdx.clitools.pyspdxtools import main; main()"
-    words = [sys.executable, "-W", "ignore", "-c", program, "--infile", str(tmp_path / "x.spdx.json")]
+    program = (
+        "import sys; from spdx_tools.spdx.clitools.pyspdxtools import main\n"
+        "for file in sys.argv[1:]: main(['--infile', file], standalone_mode=False)\n"
+    )
+    words = [sys.executable, "-W", "ignore", "-c", program, *map(str, files)]
     done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout
 
 
-def test_cyclonedx(components: list[Component], tmp_path: Path) -> None:
-    (tmp_path / "x.cdx.json").write_bytes(cyclonedx(BUNDLE, components))
+@pytest.mark.parametrize(
+    "documents",
+    [
+        pytest.param(lambda components: [cyclonedx(BUNDLE, components)], id="bundle"),
+        pytest.param(
+            lambda components: [recipe_cyclonedx(one) for one in components if one.license], id="layers"
+        ),
+    ],
+)
+def test_cyclonedx(documents: Documents, components: list[Component], tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.cdx.json" for number in range(len(documents(components)))]
+    for file, data in zip(files, documents(components), strict=True):
+        file.write_bytes(data)
     program = (
         "import sys; from pathlib import Path\n"
         "from cyclonedx.schema import SchemaVersion\n"
         "from cyclonedx.validation.json import JsonStrictValidator\n"
-        "found = JsonStrictValidator(SchemaVersion.V1_5).validate_str(Path(sys.argv[1]).read_text())\n"
-        "sys.exit(str(found) if found else 0)\n"
+        "judge = JsonStrictValidator(SchemaVersion.V1_5)\n"
+        "found = [judge.validate_str(Path(file).read_text()) for file in sys.argv[1:]]\n"
+        "sys.exit(str(found) if any(found) else 0)\n"
     )
-    words = [sys.executable, "-W", "ignore", "-c", program, str(tmp_path / "x.cdx.json")]
+    words = [sys.executable, "-W", "ignore", "-c", program, *map(str, files)]
     done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout
 
