@@ -14,7 +14,7 @@ from bundler import labels
 from bundler.digest import Digest, digest_stream
 from bundler.errors import BundleError, InputError, raise_all
 from bundler.oci.image import Image, Layer, Pairs
-from bundler.oci.loading import unloadable
+from bundler.oci.loading import missing, unloadable
 from bundler.oci.merged import ImageTree
 from bundler.tree import Entry, Kind, shown
 
@@ -22,10 +22,6 @@ PARTS = "bundle.parts"
 """Label of an image that was put together: names and image IDs of its parts."""
 BASE_NAME = "org.opencontainers.image.base.name"
 BASE_DIGEST = "org.opencontainers.image.base.digest"
-
-
-_SHOWN = 4
-"""Files named for each library that is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +38,12 @@ class _Seen:
     entry: Entry
 
 
-def compose(parts: Sequence[Part], *, reference: str = "", check: bool = True) -> Image:
+def compose(parts: Sequence[Part], *, reference: str = "", check: bool = True, closed: bool = True) -> Image:
     """One image that holds the layers of all parts, each once, those of the first part lowest.
 
     The first part says how a container starts.  Raises Problems that name both owners of what conflicts,
-    and each file with the library that it lacks.  ``check`` may be left out where the caller knows.
+    and each file with the library that it lacks.  ``check`` may be left out where the caller knows, and
+    what is not ``closed`` may lack libraries.
     """
     if not parts:
         raise InputError("there is nothing to put together")
@@ -61,7 +58,7 @@ def compose(parts: Sequence[Part], *, reference: str = "", check: bool = True) -
     )
     image = Image(tuple(layers.values()), config, _annotations(parts), reference)
     if check and not _known_to_fit(parts):
-        raise_all(_problems(parts, image))
+        raise_all([*_conflicts(parts), *(_lacks(image) if closed else ())])
     return image
 
 
@@ -160,10 +157,6 @@ def _known_to_fit(parts: Sequence[Part]) -> bool:
     return apart and needed <= at_hand
 
 
-def _problems(parts: Sequence[Part], image: Image) -> list[BundleError]:
-    return [*_conflicts(parts), *_lacks(image)]
-
-
 def _conflicts(parts: Sequence[Part], *, overrides: bool = False) -> list[BundleError]:
     """Paths that are not the same in two parts; with ``overrides`` the last may replace files by files."""
     problems: list[BundleError] = []
@@ -244,17 +237,9 @@ def _has(tree: ImageTree, path: str) -> bool:
 
 def _lacks(image: Image) -> list[BundleError]:
     """Each library or loader that is missing, with the files that need it and their layers."""
-    needed: dict[str, list[str]] = {}
     with ImageTree(image) as tree:
-        for found in unloadable(tree):
-            layer = layer_name(image.layers[tree.layer_of(found.path)])
-            needed.setdefault(found.lack, []).append(f"/{shown(found.path)} ({layer})")
-    return [
-        InputError(
-            lack,
-            why="needed by " + ", ".join(files[:_SHOWN]) + (f" and {rest} more" if rest > 0 else ""),
+        return missing(
+            unloadable(tree),
+            lambda path: layer_name(image.layers[tree.layer_of(path)]),
             hint="add the image that has it",
         )
-        for lack, files in needed.items()
-        for rest in (len(files) - _SHOWN,)
-    ]

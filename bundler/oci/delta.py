@@ -1,7 +1,7 @@
 """An image built on top of another: the other's layers as they are, and above them only what they lack.
 
 Shared content is there once.  What the base has already, but different, is refused: the layer above would
-hide it from the programs that it was made for.
+hide it from the programs that it was made for.  So is what would not start there for want of a library.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ from pathlib import Path
 
 from bundler.digest import Digest
 from bundler.errors import BundleError, InputError, raise_all
+from bundler.oci.base import BaseTree
 from bundler.oci.compose import Part, with_base
 from bundler.oci.image import Image, ImageConfig, Layer, layer_of
 from bundler.oci.inventory import Inventory, Owned, inventory
 from bundler.oci.layer import LayerSource, layer_entries, relink
+from bundler.oci.loading import missing, unloadable
 from bundler.oci.merged import ImageTree
-from bundler.tree import Entry, FileTree, Kind, parents, shown
+from bundler.tree import Entry, FileTree, Kind, UnionTree, parents, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,13 +35,14 @@ def delta(want: Part, base: Part, tree: FileTree, *, cache: Path | None = None, 
     """``want`` on top of ``base``, whose layers stay as they are.
 
     ``tree`` shows the files of ``want`` and is read again when the new layers are written.  Raises
-    Problems that name the owners on both sides.
+    Problems that name the owners on both sides, or every library that is missing.
     """
     for one, other in (("os", "operating systems"), ("architecture", "machines")):
         if getattr(want.image.config, one) != getattr(base.image.config, one):
             raise InputError(f"{want.name} and {base.name} are for different {other}")
     have, wanted = inventory(base.image, cache), inventory(want.image, cache)
     raise_all(list(_conflicts(want, wanted, base, have)))
+    raise_all(_lacks(wanted, base, have, tree))
     present = {layer.diff_id for layer in base.image.layers}
     layers = []
     # A layer that deletes would take from the base what it was never meant to know.
@@ -105,6 +108,16 @@ def _difference(one: Owned, ones: Inventory, other: Owned, others: Inventory) ->
 
 def _digest(entry: Entry, known: Inventory) -> Digest | None:
     return known[entry.hardlink].entry.digest if entry.hardlink is not None else entry.digest
+
+
+def _lacks(wanted: Inventory, base: Part, have: Inventory, tree: FileTree) -> list[BundleError]:
+    """Loaders and libraries that files of ours find neither beside them nor in the base."""
+    with BaseTree(base.image, have) as below:
+        return missing(
+            unloadable(UnionTree([tree, below]), wanted),
+            lambda path: wanted[path].owner,
+            hint="name the image that has it, too: bundle delta IMAGE IMAGE --on BASE",
+        )
 
 
 def _conflict(path: str, why: str, want: Part, one: Owned, base: Part, other: Owned) -> InputError:

@@ -135,6 +135,8 @@ class Layer:
     blob: Blob
     comment: str = ""
     """What made it: the text of its history item."""
+    history: tuple[Mapping[str, Any], ...] = field(default=(), compare=False, repr=False)
+    """The history items of the image it was read from, as they were: its own, and those without a layer."""
 
 
 def layer_of(source: LayerSource, identity: LayerIdentity | None = None) -> Layer:
@@ -257,9 +259,13 @@ def _config_json(image: Image) -> dict[str, Any]:
         "os": config.os,
         "config": inner,
         "created": config.created,
-        "history": [{"created": CREATED, "created_by": layer.comment} for layer in image.layers],
+        "history": [item for layer in image.layers for item in _history(layer)],
         "rootfs": {"type": "layers", "diff_ids": [layer.diff_id for layer in image.layers]},
     }
+
+
+def _history(layer: Layer) -> tuple[Mapping[str, Any], ...]:
+    return layer.history or ({"created": CREATED, "created_by": layer.comment},)
 
 
 def manifest_json(config: bytes, layers: Sequence[Layer], annotations: Pairs = ()) -> bytes:

@@ -1,27 +1,31 @@
 """What an image holds, file by file with digests, without reading more of it than is needed.
 
 A bundle of ours says it itself, in its manifest.  Any other image is read once and its inventory kept,
-by the diff IDs of its layers: what they name cannot change.
+by the diff IDs of its layers (what they name cannot change), with what loading looks at in its ELF files.
 """
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import secrets
+import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from bundler import labels
 from bundler.digest import Digest, canonical_json, digest_bytes, digest_stream, hex_of
 from bundler.errors import BundleError, InputError
+from bundler.oci.glimpse import Glimpse, glimpse_of
 from bundler.oci.image import Image
 from bundler.oci.manifest import MANIFEST, read_manifest
 from bundler.oci.merged import ImageTree
 from bundler.tree import Entry, FileTree, Kind, entry_from_dict
 
-FORMAT = 1
+FORMAT = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +35,8 @@ class Owned:
     entry: Entry
     owner: str
     layer: Digest
+    glimpse: Glimpse = field(default=(), repr=False)
+    """Of an ELF file what its loading looks at; nothing where the image says itself what it holds."""
 
 
 Inventory = Mapping[str, Owned]
@@ -48,7 +54,7 @@ def inventory(image: Image, cache: Path | None = None) -> Inventory:
         return found
     with ImageTree(image) as tree:
         found = {
-            entry.path: Owned(_with_digest(tree, entry), _layer_name(image, number), diff_ids[number])
+            entry.path: _read(tree, entry, _layer_name(image, number), diff_ids[number])
             for entry in tree.walk()
             for number in (max(tree.layer_of(entry.path), 0),)
         }
@@ -83,6 +89,14 @@ def _of_bundle(image: Image) -> Inventory | None:
     return _sized(dict(sorted(found.items(), key=lambda item: os.fsencode(item[0]))))
 
 
+def _read(tree: FileTree, entry: Entry, owner: str, layer: Digest) -> Owned:
+    if entry.kind is not Kind.FILE or entry.hardlink is not None:
+        return Owned(entry, owner, layer)
+    with tree.open(entry.path) as stream:
+        digest = digest_stream(stream)
+        return Owned(replace(entry, digest=digest), owner, layer, glimpse_of(stream, entry.path))
+
+
 def _with_digest(tree: FileTree, entry: Entry) -> Entry:
     if entry.kind is not Kind.FILE or entry.hardlink is not None:
         return entry
@@ -100,7 +114,13 @@ def _save(file: Path, found: Inventory) -> None:
     temporary = file.with_name(f".{file.name}.{secrets.token_hex(4)}")
     with temporary.open("wb") as out:
         for owned in found.values():
-            record = {"entry": owned.entry.to_dict(), "owner": owned.owner, "layer": owned.layer}
+            record: dict[str, Any] = {
+                "entry": owned.entry.to_dict(),
+                "owner": owned.owner,
+                "layer": owned.layer,
+            }
+            if owned.glimpse:
+                record["glimpse"] = [[offset, _packed(data)] for offset, data in owned.glimpse]
             out.write(canonical_json(record) + b"\n")
         out.write(b"{}\n")
         out.flush()
@@ -118,10 +138,19 @@ def _load(file: Path) -> dict[str, Owned] | None:
         for line in lines:
             record = json.loads(line.decode("utf-8", "surrogateescape"))
             entry = entry_from_dict(record["entry"])
-            found[entry.path] = Owned(entry, str(record["owner"]), Digest(record["layer"]))
-    except (OSError, ValueError, KeyError, TypeError, InputError):
+            glimpse = tuple((int(offset), _unpacked(text)) for offset, text in record.get("glimpse", ()))
+            found[entry.path] = Owned(entry, str(record["owner"]), Digest(record["layer"]), glimpse)
+    except (OSError, ValueError, KeyError, TypeError, InputError, zlib.error):
         return None
     return _sized(found)
+
+
+def _packed(data: bytes) -> str:
+    return base64.b64encode(zlib.compress(data, 1)).decode()
+
+
+def _unpacked(text: str) -> bytes:
+    return zlib.decompress(base64.b64decode(text, validate=True))
 
 
 def _sized(found: dict[str, Owned]) -> dict[str, Owned]:

@@ -6,7 +6,7 @@ Unlike ``closure.verify`` this judges no rules of ours: default directories and 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 from bundler.closure.files import Files
@@ -15,7 +15,8 @@ from bundler.closure.loader import Build, Loader
 from bundler.closure.loaders import Loaders
 from bundler.closure.objects import is_loadable
 from bundler.elf.read import ElfFile
-from bundler.tree import FileTree, Kind
+from bundler.errors import BundleError, InputError
+from bundler.tree import FileTree, Kind, shown
 
 _USUAL = Build(
     directories=tuple(
@@ -25,6 +26,8 @@ _USUAL = Build(
     )
 )
 """Where loaders look by default, for judging files whose own loader is not there."""
+_SHOWN = 4
+"""Files named for each library that is missing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,9 +39,10 @@ class Unloadable:
     """A sentence that is the same for all files that lack the same."""
 
 
-def unloadable(tree: FileTree) -> Iterator[Unloadable]:
+def unloadable(tree: FileTree, only: Collection[str] | None = None) -> Iterator[Unloadable]:
     """Every file that lacks an interpreter, a library or a symbol version, each lack once per file.
 
+    With ``only``, the files at those paths alone are judged, and others read as far as these load them.
     A library is held to less than a program: what it needs may be loaded by the program already, so a
     name that any file of the tree has is not missed.
     """
@@ -47,7 +51,7 @@ def unloadable(tree: FileTree) -> Iterator[Unloadable]:
     names: set[str] = set()
     for entry in tree.walk():
         names.add(entry.path.rpartition("/")[2])
-        if entry.kind is Kind.FILE and entry.hardlink is None:
+        if entry.kind is Kind.FILE and entry.hardlink is None and (only is None or entry.path in only):
             facts = files.facts(entry.path)
             if isinstance(facts, ElfFile) and is_loadable(facts) and facts.is_dynamic:
                 objects[entry.path] = facts
@@ -67,6 +71,22 @@ def unloadable(tree: FileTree) -> Iterator[Unloadable]:
             if (found.path, found.lack) not in seen:
                 seen.add((found.path, found.lack))
                 yield found
+
+
+def missing(found: Iterable[Unloadable], owner: Callable[[str], str], hint: str) -> list[BundleError]:
+    """An error for each lack, which names the first files that have it and what they are from."""
+    needed: dict[str, list[str]] = {}
+    for one in found:
+        needed.setdefault(one.lack, []).append(f"/{shown(one.path)} ({owner(one.path)})")
+    return [
+        InputError(
+            lack,
+            why="needed by " + ", ".join(files[:_SHOWN]) + (f" and {rest} more" if rest > 0 else ""),
+            hint=hint,
+        )
+        for lack, files in needed.items()
+        for rest in (len(files) - _SHOWN,)
+    ]
 
 
 def _lacks(closure: Closure, names: set[str], *, program: bool) -> Iterator[Unloadable]:

@@ -50,6 +50,8 @@ class ParsedConfig:
     diff_ids: tuple[Digest, ...]
     comments: tuple[str, ...]
     """One for each layer: how its history item says that it was made, or an empty text."""
+    history: tuple[tuple[Mapping[str, Any], ...], ...]
+    """One for each layer: its history item, those without a layer before it, at last those behind it."""
 
 
 def load_object(data: bytes, where: str, limits: Limits = LIMITS) -> Mapping[str, Any]:
@@ -122,9 +124,18 @@ def parse_config(data: bytes, where: str, limits: Limits = LIMITS) -> ParsedConf
     history = [
         _object(item, where, "history") for item in _list(record.get("history") or [], where, "history")
     ]
-    made = [str(item.get("created_by", "")) for item in history if not item.get("empty_layer")]
-    comments = tuple(made) if len(made) == len(diff_ids) else ("",) * len(diff_ids)
-    return ParsedConfig(config, diff_ids, comments)
+    items: list[list[Mapping[str, Any]]] = [[]]
+    for item in history:
+        items[-1].append(item)
+        if not item.get("empty_layer"):
+            items.append([])
+    behind = items.pop()
+    if len(items) != len(diff_ids):
+        return ParsedConfig(config, diff_ids, ("",) * len(diff_ids), ((),) * len(diff_ids))
+    comments = tuple(str(own[-1].get("created_by", "")) for own in items)
+    if items:
+        items[-1] += behind
+    return ParsedConfig(config, diff_ids, comments, tuple(map(tuple, items)))
 
 
 def _object(value: Any, where: str, key: str) -> Mapping[str, Any]:

@@ -290,9 +290,9 @@ def build_image(
         why = f"{len(manifest.layers)} layers, {len(config.diff_ids)} diff IDs"
         raise InputError("its manifest and configuration disagree", where=where, why=why)
     layers = tuple(
-        Layer(descriptor, diff_id, blobs[descriptor.digest], comment)
-        for descriptor, diff_id, comment in zip(
-            manifest.layers, config.diff_ids, config.comments, strict=True
+        Layer(descriptor, diff_id, blobs[descriptor.digest], comment, history)
+        for descriptor, diff_id, comment, history in zip(
+            manifest.layers, config.diff_ids, config.comments, config.history, strict=True
         )
     )
     original = Original(manifest_data, media_type, config_data)
@@ -329,7 +329,8 @@ def _docker_layers(files: _Files, names: Sequence[str], config: ParsedConfig) ->
         why = f"{len(names)} layers, {len(config.diff_ids)} diff IDs"
         raise InputError("its manifest and configuration disagree", where=files.where, why=why)
     layers = []
-    for name, diff_id, comment in zip(names, config.diff_ids, config.comments, strict=True):
+    described = zip(names, config.diff_ids, config.comments, config.history, strict=True)
+    for name, diff_id, comment, history in described:
         blob = files.find(name)
         if blob is None:
             raise InputError(f"lacks the layer {name}", where=files.where)
@@ -337,7 +338,7 @@ def _docker_layers(files: _Files, names: Sequence[str], config: ParsedConfig) ->
             codec = sniff(os.pread(file.fileno(), 8, blob.offset))
             digest = digest_stream(open_range(file, blob.offset, blob.length)) if codec else diff_id
         kind = {None: media.LAYER, "gzip": media.LAYER_GZIP, "zstd": media.LAYER_ZSTD}[codec]
-        layers.append(Layer(Descriptor(kind, digest, blob.length), diff_id, blob, comment))
+        layers.append(Layer(Descriptor(kind, digest, blob.length), diff_id, blob, comment, history))
     return layers
 
 

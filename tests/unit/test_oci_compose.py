@@ -173,7 +173,7 @@ def test_a_bundle_built_with_another_runtime_is_read(monkeypatch: pytest.MonkeyP
         runtime, image=replace(runtime.image, config=replace(runtime.image.config, command=("/x",)))
     )
     seen = []
-    monkeypatch.setattr("bundler.oci.compose._problems", lambda parts, found: seen.append(parts) or [])
+    monkeypatch.setattr("bundler.oci.compose._lacks", lambda found: seen.append(found) or [])
     compose([other, shell])
     assert seen
 

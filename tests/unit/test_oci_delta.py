@@ -1,18 +1,26 @@
 """An image on top of another: shared content once, the base untouched, conflicts named."""
 
+import io
+import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
-from test_oci_compose import part
+from closure_forge import LOADER
+from test_oci_compose import INTERPRETER, library, part, program
 from test_oci_image import D, F, H, S, image, listing, tar_layer
 from test_oci_pack import BUNDLE, component
 
 from bundler.cli.main import main
-from bundler.errors import BundleError, Problems
-from bundler.oci.compose import BASE_DIGEST, BASE_NAME, Part
+from bundler.digest import canonical_json
+from bundler.elf.read import ElfError, parse_elf
+from bundler.errors import BundleError, InputError, Problems
+from bundler.oci.compose import BASE_DIGEST, BASE_NAME, Part, compose, rebase
 from bundler.oci.delta import Delta, delta
-from bundler.oci.image import Image, layer_of
+from bundler.oci.glimpse import GlimpseStream, glimpse_of
+from bundler.oci.image import MANIFEST, Image, Original, layer_of, manifest_json
 from bundler.oci.inventory import inventory
 from bundler.oci.layout import write_layout
 from bundler.oci.merged import ImageTree
@@ -127,6 +135,88 @@ def test_a_layer_that_deletes_is_not_taken_whole(tmp_path: Path) -> None:
     want = Part("want", image(tar_layer(("old", F, "1")), tar_layer((".wh.old", F, ""), ("new", F, "2"))))
     base = part("base", {"old": b"base's own"})
     assert listing(put_on(want, base, tmp_path)[1]) == {"old": b"base's own", "new": b"2"}
+
+
+APP = {"usr/bin/app": program("libapp.so.1", "libc.so.6"), "usr/lib/libapp.so.1": library("libapp.so.1")}
+LIBC = {"lib64/ld-linux-x86-64.so.2": LOADER.read_bytes(), "usr/lib/libc.so.6": library("libc.so.6")}
+
+
+def test_what_would_not_start_on_the_base_is_refused_with_all_that_it_lacks(tmp_path: Path) -> None:
+    lame = part("app", {**APP, "usr/bin/other": program("libz.so.1", "libc.so.6")})
+    with pytest.raises(Problems) as caught:
+        put_on(lame, part("base", {"etc/x": b"x", "usr/bin/broken": program("libnone.so")}), tmp_path)
+    said = {problem.message: problem.why for problem in caught.value.problems}
+    assert f"no layer has the loader {INTERPRETER}" in said
+    assert said["no layer has libz.so.1 where it is looked for"] == "needed by /usr/bin/other (app 1)"
+    assert not any("libnone" in message for message in said), "what the base lacks is not ours"
+    with pytest.raises(InputError, match=r"libz\.so\.1"):
+        put_on(lame, part("base", LIBC), tmp_path)
+    made, found = put_on(part("app", APP), part("base", LIBC), tmp_path)
+    assert made.added[0] == 2
+    assert listing(found).keys() >= {*APP, *LIBC}
+
+
+def test_loading_from_a_base_is_proven_from_what_is_remembered_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base, cache = part("base", LIBC), tmp_path / "cache"
+    inventory(base.image, cache)
+    inventory(part("app", APP).image, cache)
+    monkeypatch.setattr("bundler.oci.base.ImageTree", lambda image: pytest.fail("read again"))
+    monkeypatch.setattr("bundler.oci.inventory.ImageTree", lambda image: pytest.fail("read again"))
+    app = part("app", APP)
+    with ImageTree(app.image) as tree:
+        assert delta(app, base, tree, cache=cache).added[0] == 2
+
+
+@pytest.mark.parametrize(
+    "data", [LOADER.read_bytes(), program("libc.so.6"), b"\x7fELF torn", b"\x7fELF" + bytes(100)]
+)
+def test_of_a_file_the_bytes_that_loading_reads_are_enough(data: bytes) -> None:
+    def facts(stream: BinaryIO | io.RawIOBase) -> object:
+        try:
+            return parse_elf(reading(stream), len(data))
+        except ElfError as error:
+            return str(error)
+
+    glimpse = glimpse_of(io.BytesIO(data), "bin/x")
+    small = GlimpseStream(glimpse, len(data), lambda: pytest.fail("the rest is read, too"))
+    assert facts(small) == facts(io.BytesIO(data))
+    assert GlimpseStream(glimpse, len(data), lambda: io.BytesIO(data)).read() == data
+
+
+def test_little_of_a_file_is_enough() -> None:
+    data = LOADER.read_bytes()
+    assert sum(len(piece) for _, piece in glimpse_of(io.BytesIO(data), "bin/x")) < len(data) / 2
+    assert glimpse_of(io.BytesIO(data), "lib/ld-linux.so.2") == ((0, data),)
+    assert glimpse_of(io.BytesIO(b"#!/bin/sh"), "bin/x") == ()
+
+
+def reading(stream: BinaryIO | io.RawIOBase) -> Callable[[int, int], bytes]:
+    def read(offset: int, size: int) -> bytes:
+        stream.seek(offset)
+        return stream.read(size) or b""
+
+    return read
+
+
+def test_the_history_of_the_base_stays_as_it_was(tmp_path: Path) -> None:
+    items = [
+        {"created": "2024-01-01T00:00:00Z", "created_by": "LABEL", "empty_layer": True, "author": "x"},
+        {"created": "2024-01-02T00:00:00.5Z", "created_by": "ADD rootfs", "comment": "buildkit"},
+        {"created": "2024-01-03T00:00:00Z", "created_by": "CMD", "empty_layer": True},
+    ]
+    plain = part("base", {"etc/x": b"x"}).image
+    config = {**json.loads(plain.config_bytes), "history": items}
+    original = Original(plain.manifest_bytes, MANIFEST, canonical_json(config))
+    manifest = manifest_json(original.config, plain.layers)
+    write_layout(tmp_path / "base", replace(plain, original=replace(original, manifest=manifest)))
+    base = Part("base", open_image(tmp_path / "base"))
+    app = part("app", {"opt/a": b"a"}, {"opt/b": b"b"})
+    own = json.loads(app.image.config_bytes)["history"]
+    for made in (put_on(app, base, tmp_path)[1], compose([base, app])):
+        assert json.loads(made.config_bytes)["history"] == [*items, *own]
+    assert json.loads(rebase(Part("x", made), base, app).config_bytes)["history"] == [*own, *own]
 
 
 def test_a_bundles_own_manifest_is_its_inventory(monkeypatch: pytest.MonkeyPatch) -> None:
