@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 from pathlib import Path
 from typing import Any, BinaryIO, NewType
@@ -18,6 +19,8 @@ Digest = NewType("Digest", str)
 _FORM = re.compile(r"sha256:[0-9a-f]{64}\Z")
 CHUNK = 1 << 20
 """Bytes read at once while hashing: large enough that OpenSSL, not Python, does the work."""
+_SMALL, _PIECE = 64 << 10, 256 << 10
+"""Most files need one read, and no buffer of their own."""
 
 
 def parse_digest(text: str, *, where: str | None = None) -> Digest:
@@ -46,6 +49,17 @@ def digest_bytes(data: bytes) -> Digest:
 def digest_stream(stream: BinaryIO) -> Digest:
     """Digest of the rest of ``stream``."""
     return Digest("sha256:" + hashlib.file_digest(stream, "sha256").hexdigest())  # type: ignore[arg-type]
+
+
+def digest_descriptor(descriptor: int) -> Digest:
+    """Digest of the rest of an open file."""
+    data = os.read(descriptor, _SMALL)
+    hashed = hashlib.sha256(data)
+    if len(data) == _SMALL:
+        buffer = memoryview(bytearray(_PIECE))
+        while count := os.readv(descriptor, [buffer]):
+            hashed.update(buffer[:count])
+    return Digest("sha256:" + hashed.hexdigest())
 
 
 def digest_file(path: Path) -> Digest:

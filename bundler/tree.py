@@ -12,6 +12,7 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -26,6 +27,10 @@ EPOCH = 315532800
 
 MAX_LINKS = 40
 """Symbolic links followed in one look-up before it is a loop (Linux: MAXSYMLINKS)."""
+
+_LARGE = 256 << 10
+"""Bytes of a file from which on another thread hashes it: for less, handing it over costs more."""
+_HASHERS = 2
 
 MAX_STEPS = 1000
 """Parts of paths passed in one look-up; links of a hostile tree could otherwise ask for 80 000 each."""
@@ -255,15 +260,7 @@ class DirectoryTree:
         return walk(self)
 
     def open(self, path: str) -> BinaryIO:
-        inner = self._inner(path)
-        try:
-            descriptor = os.open(inner or "", os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
-        except OSError as error:
-            raise InputError("cannot be read", where=path, why=os.strerror(error.errno or 0)) from error
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            os.close(descriptor)
-            raise InputError("is not a regular file", where=path)
-        return os.fdopen(descriptor, "rb")
+        return os.fdopen(_open_regular(self._inner(path) or "", path), "rb")
 
     def _inner(self, path: str) -> str | None:
         if not self._at:
@@ -273,6 +270,18 @@ class DirectoryTree:
         if path.startswith(self._at + "/"):
             return self._root + path[len(self._at) :]
         return None
+
+
+def _open_regular(file: str, path: str) -> int:
+    """A descriptor of the regular file ``file``, whatever may have taken its place; raises InputError."""
+    try:
+        descriptor = os.open(file, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError as error:
+        raise InputError("cannot be read", where=path, why=os.strerror(error.errno or 0)) from error
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise InputError("is not a regular file", where=path)
+    return descriptor
 
 
 class UnionTree:
@@ -324,13 +333,27 @@ def walk(tree: FileTree, below: str = "") -> Iterator[Entry]:
 
 def entry_of(file: str | Path, path: str, *, keep_owner: bool = False, keep_mtime: bool = False) -> Entry:
     """The entry that lstat and the extended attributes of ``file`` give, without digest or hard link."""
-    status = os.lstat(file)
+    return _entry(file, path, os.lstat(file), keep_owner=keep_owner, keep_mtime=keep_mtime)
+
+
+def _entry(
+    file: str | Path,
+    path: str,
+    status: os.stat_result,
+    *,
+    keep_owner: bool,
+    keep_mtime: bool,
+    digest: Digest | None = None,
+    hardlink: str | None = None,
+) -> Entry:
     kind = _KINDS.get(stat.S_IFMT(status.st_mode), Kind.SOCKET)
     return Entry(
         path=path,
         kind=kind,
         mode=0o777 if kind is Kind.SYMLINK else stat.S_IMODE(status.st_mode),
         size=status.st_size if kind is Kind.FILE else 0,
+        digest=digest,
+        hardlink=hardlink,
         target=os.readlink(file) if kind is Kind.SYMLINK else None,
         uid=status.st_uid if keep_owner else 0,
         gid=status.st_gid if keep_owner else 0,
@@ -363,21 +386,57 @@ def scan(root: Path, *, keep_owner: bool = False, keep_mtime: bool = False) -> t
     """
     first_names: dict[tuple[int, int], str] = {}
     entries: list[Entry] = []
-    view = DirectoryTree(root)
-    for path in sorted((entry.path for entry in view.walk()), key=sort_key):
-        file = f"{os.fspath(root)}/{path}"
-        entry = entry_of(file, path, keep_owner=keep_owner, keep_mtime=keep_mtime)
-        if entry.kind is Kind.FILE:
+    top = os.fspath(root)
+    with ThreadPoolExecutor(_HASHERS, "digest") as pool:
+        large: dict[int, Future[Digest]] = {}
+        for path in sorted(_paths(top), key=sort_key):
+            file = f"{top}/{path}"
             status = os.lstat(file)
-            identity = (status.st_dev, status.st_ino)
-            if status.st_nlink > 1 and identity in first_names:
-                entry = replace(entry, hardlink=first_names[identity])
-            else:
-                first_names[identity] = path
-                with view.open(path) as stream:
-                    entry = replace(entry, digest=digests.digest_stream(stream))
-        entries.append(entry)
+            digest = link = None
+            if stat.S_ISREG(status.st_mode):
+                identity = (status.st_dev, status.st_ino)
+                link = first_names.setdefault(identity, path) if status.st_nlink > 1 else path
+                if link != path:
+                    pass
+                elif status.st_size < _LARGE:
+                    digest = _digest(file, path)
+                else:
+                    large[len(entries)] = pool.submit(_digest, file, path)
+            entries.append(
+                _entry(
+                    file,
+                    path,
+                    status,
+                    keep_owner=keep_owner,
+                    keep_mtime=keep_mtime,
+                    digest=digest,
+                    hardlink=link if link != path else None,
+                )
+            )
+        for place, found in large.items():
+            entries[place] = replace(entries[place], digest=found.result())
     return tuple(entries)
+
+
+def _paths(top: str) -> Iterator[str]:
+    """The path of everything below the directory ``top``, in no order."""
+    pending = [""]
+    while pending:
+        above = pending.pop()
+        with os.scandir(join(top, above)) as found:
+            for item in found:
+                path = join(above, item.name)
+                if item.is_dir(follow_symlinks=False):
+                    pending.append(path)
+                yield path
+
+
+def _digest(file: str, path: str) -> Digest:
+    descriptor = _open_regular(file, path)
+    try:
+        return digests.digest_descriptor(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _chain(at: str) -> Iterator[tuple[str, str]]:

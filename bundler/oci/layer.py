@@ -1,14 +1,14 @@
 """A layer's tar archive, written so that its bytes depend on the entries and their contents alone.
 
 Entries go out in byte order of their paths, each once, each directory before what it holds.  Reading,
-hashing and writing overlap: one thread hashes a buffer while the next is read and the last is written.
+writing and hashing overlap: while one buffer is filled, a thread writes another and one hashes a third.
 """
 
 from __future__ import annotations
 
 import hashlib
 import threading
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from queue import SimpleQueue
@@ -26,7 +26,9 @@ WHITEOUT = ".wh."
 """Names that begin so delete, in a layer (OCI image specification, layer.md, "Whiteouts")."""
 
 _BUFFER = 1 << 20
-_BUFFERS = 4
+_BUFFERS = 5
+_Queue = SimpleQueue[tuple[bytearray, int] | None]
+"""Buffers, each with the number of bytes in it; None at the end."""
 _SPECIAL = frozenset({Kind.CHARACTER, Kind.BLOCK, Kind.FIFO})
 
 
@@ -93,10 +95,17 @@ def layer_entries(entries: Iterable[Entry], *, at: str = "", special: bool = Fal
         if why := _refusal(entry, special):
             problems.append(InputError(f"cannot be packed: {why}", where="/" + entry.path))
         found[entry.path] = entry
+    directories = {""}
     for path in (*found, f"{at}/" if at else ""):
+        if path.rpartition("/")[0] in directories:
+            continue
         for parent in parents(path):
-            above = found.setdefault(parent, Entry(parent, Kind.DIRECTORY))
-            if above.kind is not Kind.DIRECTORY:
+            above = found.get(parent)
+            if above is None:
+                above = found[parent] = Entry(parent, Kind.DIRECTORY)
+            if above.kind is Kind.DIRECTORY:
+                directories.add(parent)
+            else:
                 problems.append(
                     InputError(f"lies below /{parent}, which is a {above.kind}", where="/" + path)
                 )
@@ -156,8 +165,10 @@ def write_layer(source: LayerSource, out: Writable | None = None) -> LayerIdenti
 
 def _copy_content(tree: Contents, entry: Entry, pump: _Pump) -> None:
     with tree.open(entry.path) as stream:
-        missing = pump.copy(stream, entry.size)
-        if missing or stream.read(1):
+        # Straight into our buffer, past the one that the stream has.
+        raw = getattr(stream, "raw", stream)
+        missing = pump.copy(raw, entry.size)
+        if missing or raw.read(1):
             relation = "less" if missing else "more"
             raise InputError(
                 f"holds {relation} than the {entry.size} bytes that it had", where="/" + entry.path,
@@ -168,29 +179,43 @@ def _copy_content(tree: Contents, entry: Entry, pump: _Pump) -> None:
 
 
 class _Pump:
-    """Collects bytes in a ring of buffers, hashes them in a thread of its own, and writes them.
+    """Collects bytes in a ring of buffers; threads of its own write and then hash each that is full.
 
     Headers and small files share a buffer, so that hashing and writing see large pieces only.
     """
 
     def __init__(self, out: Writable | None) -> None:
-        self._out = out
         self._hash = hashlib.sha256()
-        self._free: SimpleQueue[bytearray] = SimpleQueue()
-        self._full: SimpleQueue[tuple[bytearray, int] | None] = SimpleQueue()
+        self._error: BaseException | None = None
+        self._free: _Queue = SimpleQueue()
+        self._full: _Queue = SimpleQueue()
+        written: _Queue = SimpleQueue() if out is not None else self._full
+        self._threads = [self._start("hash", self._hash.update, written, self._free)]
+        if out is not None:
+            self._threads.append(self._start("write", out.write, self._full, written))
         for _ in range(_BUFFERS):
-            self._free.put(bytearray(_BUFFER))
-        self._buffer = self._free.get()
+            self._free.put((bytearray(_BUFFER), 0))
+        self._buffer = bytearray(_BUFFER)
         self._used = 0
         self._total = 0
-        self._thread = threading.Thread(target=self._work, name="hash", daemon=True)
-        self._thread.start()
 
-    def _work(self) -> None:
-        while (item := self._full.get()) is not None:
-            buffer, used = item
-            self._hash.update(memoryview(buffer)[:used])
-            self._free.put(buffer)
+    def _start(
+        self, name: str, work: Callable[[memoryview], object], source: _Queue, target: _Queue
+    ) -> threading.Thread:
+        thread = threading.Thread(target=self._work, args=(work, source, target), name=name, daemon=True)
+        thread.start()
+        return thread
+
+    def _work(self, work: Callable[[memoryview], object], source: _Queue, target: _Queue) -> None:
+        """Do ``work`` on each buffer that comes, and pass it on; after an error only the latter."""
+        while (item := source.get()) is not None:
+            try:
+                if self._error is None:
+                    work(memoryview(item[0])[: item[1]])
+            except BaseException as error:
+                self._error = error
+            target.put(item)
+        target.put(None)
 
     def write(self, data: bytes) -> None:
         view = memoryview(data)
@@ -217,22 +242,25 @@ class _Pump:
         return 0
 
     def _flush(self) -> None:
-        if not self._used:
-            return
-        self._full.put((self._buffer, self._used))
-        self._total += self._used
-        if self._out is not None:
-            self._out.write(memoryview(self._buffer)[: self._used])
-        self._buffer = self._free.get()
-        self._used = 0
+        if self._used:
+            self._full.put((self._buffer, self._used))
+            self._total += self._used
+            item = self._free.get()
+            assert item is not None
+            self._buffer, self._used = item[0], 0
+        if self._error is not None:
+            raise self._error
 
     def abandon(self) -> None:
         self._full.put(None)
-        self._thread.join()
+        for thread in self._threads:
+            thread.join()
 
     def finish(self) -> LayerIdentity:
         self._flush()
         self.abandon()
+        if self._error is not None:
+            raise self._error
         return LayerIdentity(Digest("sha256:" + self._hash.hexdigest()), self._total)
 
 
