@@ -6,19 +6,27 @@ them there.  OpenSSL judges them; then every layer is compared with the digest t
 
 from __future__ import annotations
 
-import base64
-import binascii
 import hashlib
-import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
-from bundler import process
+from bundler.digest import Digest
 from bundler.errors import BundleError, CheckError, InputError
 from bundler.oci.image import Image
 from bundler.oci.policy import Accept, Policy, Reject, Signed, Transport, parse_policy, read_claim, refusal
-from bundler.oci.read import AttachedSignature, is_oci_archive, signatures_beside
+from bundler.oci.read import documents_beside, is_oci_archive
+from bundler.oci.signature import (
+    ENVELOPE,
+    IN_TOTO,
+    SIGNATURE,
+    SIMPLE_SIGNING,
+    Document,
+    pre_authentication,
+    read_envelope,
+    subjects,
+)
+from bundler.signing import verify
 
 _FILE = 1 << 20
 """Bytes of a policy or a public key that are read."""
@@ -39,10 +47,10 @@ def admit(image: Image, path: Path | None, policy: Policy, name: str) -> None:
     signed = [one for one in policy.requirements(_transport(path), place) if not isinstance(one, Accept)]
     if any(isinstance(one, Reject) for one in signed):
         raise _kept_out(name, "it rejects every image from there")
-    found = signatures_beside(path) if signed and path else []
+    found = documents_beside(path) if signed and path else []
     for required in signed:
         if isinstance(required, Signed):
-            _check(name, image, required, found)
+            check_signed(name, image.digest, required, found)
     if signed:
         _check_layers(name, image)
 
@@ -55,28 +63,50 @@ def _transport(path: Path | None) -> Transport:
     return "oci-archive" if is_oci_archive(path) else "docker-archive"
 
 
-def _check(name: str, image: Image, required: Signed, found: Iterable[AttachedSignature]) -> None:
+def check_signed(name: str, digest: Digest, required: Signed, found: Iterable[Document]) -> None:
+    """Raise CheckError unless a document is a sound signature for the manifest with this digest."""
     keys = [*required.keys, *map(_read, required.key_files)]
     reasons = []
-    for signature in found:
+    for document in found:
+        signature = dict(document.annotations).get(SIGNATURE)
+        if document.media_type != SIMPLE_SIGNING or signature is None:
+            continue
         try:
-            claim = read_claim(signature.payload, where=name)
+            claim = read_claim(document.data, where=name)
         except BundleError as error:
             reasons.append(error.message)
             continue
-        why = refusal(claim, image.digest, required)
-        if why is None and any(verify(key, signature.signature, signature.payload) for key in keys):
+        why = refusal(claim, digest, required)
+        if why is None and any(verify(key, signature, document.data) for key in keys):
             return
         reasons.append(why or "none of the keys made it")
+    under = f" as {required.reference!r}" if required.reference else ""
     raise _kept_out(
         name,
-        f"it must be signed as {required.reference!r}, and "
+        f"it must be signed{under}, and "
         + ("; ".join(f"of a signature: {why}" for why in reasons) or "no signature lies beside it"),
     )
 
 
+def statements(digest: Digest, key: Path, found: Iterable[Document], name: str) -> list[bytes]:
+    """The in-toto statements about a manifest that the other half of a public key signed."""
+    pem = _read(key)
+    sound = []
+    for document in found:
+        if document.media_type == ENVELOPE:
+            envelope = read_envelope(document.data, where=name)
+            signed = pre_authentication(envelope.payload_type, envelope.payload)
+            if (
+                envelope.payload_type == IN_TOTO
+                and any(verify(pem, signature, signed) for signature in envelope.signatures)
+                and digest in subjects(envelope.payload, where=name)
+            ):
+                sound.append(envelope.payload)
+    return sound
+
+
 def _kept_out(name: str, why: str) -> CheckError:
-    return CheckError("the policy does not let this image in", where=name, why=why)
+    return CheckError("this image is not let in", where=name, why=why)
 
 
 def _read(file: Path) -> bytes:
@@ -85,26 +115,6 @@ def _read(file: Path) -> bytes:
             return stream.read(_FILE)
     except OSError as error:
         raise InputError("cannot be read", where=str(file), why=error.strerror) from error
-
-
-def verify(key: bytes, signature: str, payload: bytes) -> bool:
-    """Whether a signature (base64 over SHA-256, ECDSA or RSA) of a payload was made with a key's other half.
-
-    ``key`` is a public key in PEM; raises InputError for what is none.
-    """
-    try:
-        raw = base64.b64decode(signature, validate=True)
-    except (binascii.Error, ValueError):
-        return False
-    openssl = process.find_tool("openssl")
-    with tempfile.TemporaryDirectory(prefix="bundle-") as name:
-        files = {file: Path(name, file) for file in ("key", "signature", "payload")}
-        for file, data in (("key", key), ("signature", raw), ("payload", payload)):
-            files[file].write_bytes(data)
-        if not process.run([openssl, "pkey", "-pubin", "-noout", "-in", str(files["key"])]).ok:
-            raise InputError("the policy names a public key that is none", hint="PEM, as cosign.pub is")
-        words = ["-verify", str(files["key"]), "-signature", str(files["signature"]), str(files["payload"])]
-        return process.run([openssl, "dgst", "-sha256", *words]).ok
 
 
 def _check_layers(name: str, image: Image) -> None:

@@ -6,7 +6,10 @@ import argparse
 from pathlib import Path
 
 from bundler.cli import common
+from bundler.digest import Digest
 from bundler.errors import ExitCode
+from bundler.oci.layout import add_image
+from bundler.oci.signature import KINDS, Document, Kind, attachment, tag_of
 
 NAME = "pull"
 GROUP = "images"
@@ -14,8 +17,9 @@ SUMMARY = "fetch an image from a registry"
 EPILOG = """\
 The layout holds the very bytes that the registry has; each is compared with its digest.
 
-example:
+examples:
   bundle pull 127.0.0.1:5000/bundles/shell:0.1.0 out/shell
+  bundle pull --signature cosign.pub registry.example/tools/curl:8 curl
 """
 
 
@@ -28,18 +32,46 @@ def configure(parser: argparse.ArgumentParser) -> None:
         default="linux/amd64",
         help="which of several images (default: %(default)s)",
     )
+    parser.add_argument(
+        "--signature",
+        metavar="KEY",
+        type=Path,
+        help="public key that must have signed the image; signatures are put beside it",
+    )
     parser.add_argument("--plain-http", action="store_true", help="speak http to a registry elsewhere, too")
     common.add_progress(parser)
 
 
 def run(arguments: argparse.Namespace) -> int:
+    from bundler.admission import check_signed
+    from bundler.oci.policy import Signed
     from bundler.progress import renderer
+    from bundler.registry.attached import fetch_attached
     from bundler.registry.client import Repository
     from bundler.registry.reference import parse_reference
     from bundler.registry.transfer import pull
 
     repository = Repository(parse_reference(arguments.reference), plain_http=arguments.plain_http)
+    attached: dict[Kind, list[Document]] = {}
+
+    def check(digest: Digest) -> None:
+        for kind in KINDS:
+            attached[kind] = fetch_attached(repository, digest, kind)
+        name = f"{repository.reference.host}/{repository.reference.repository}"
+        required = Signed((arguments.signature,), (), name, whole=False)
+        check_signed(str(repository.reference), digest, required, attached["sig"])
+
+    directory = arguments.directory.absolute()
     with renderer(arguments.progress) as sink:
-        image = pull(repository, arguments.directory.absolute(), platform=arguments.platform, sink=sink)
+        image = pull(
+            repository,
+            directory,
+            platform=arguments.platform,
+            sink=sink,
+            check=check if arguments.signature else None,
+        )
+    for kind, documents in attached.items():
+        if documents:
+            add_image(directory, attachment(documents), tag_of(image.digest, kind))
     print(image.digest)
     return ExitCode.DONE

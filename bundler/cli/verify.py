@@ -34,6 +34,7 @@ examples:
   bundle verify docker:shell:5.2.37 volume:bundle-runtime-1a2b3c4d5e6f
   bundle verify --prefix /opt/tools/1 --with runtime ./unpacked
   bundle verify --run --foreign alpine=DIR --html matrix.html shell
+  bundle verify --signature key.pub shell
   bundle verify --explain needed-by-accident
 
 exit status: 0 in order, 1 not in order, 2 nothing to verify there, 4 the machine lacks something
@@ -49,6 +50,12 @@ def configure(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="where a required bundle is, if not among the built ones",
+    )
+    parser.add_argument(
+        "--signature",
+        metavar="KEY",
+        type=Path,
+        help="public key that must have signed each target, a layout or archive",
     )
     parser.add_argument("--prefix", metavar="PATH", help="prefix of a target that does not know its own")
     parser.add_argument(
@@ -86,6 +93,8 @@ def run(arguments: argparse.Namespace) -> int:
         return ExitCode.DONE
     if not arguments.targets:
         raise InputError("there is nothing to verify", hint="name a bundle: bundle verify shell")
+    if arguments.signature:
+        _check_signatures(arguments)
     with ExitStack() as stack:
         judged = open_all(arguments, stack)
         reports = [verify(one.tree, one.scope, image=one.image) for one in judged]
@@ -93,6 +102,23 @@ def run(arguments: argparse.Namespace) -> int:
         _print(judged, reports, matrices, arguments)
     in_order = all(report.ok for report in reports) and all(matrix.ok for matrix in matrices)
     return ExitCode.DONE if in_order else ExitCode.NOT_IN_ORDER
+
+
+def _check_signatures(arguments: argparse.Namespace) -> None:
+    """Raise CheckError unless the key has signed every target; say what else it has signed of them."""
+    from bundler.admission import admit, statements
+    from bundler.oci.policy import Policy, Signed
+    from bundler.oci.read import documents_beside, find_path, open_image
+
+    policy = Policy((Signed((arguments.signature,), (), "", whole=False),), {})
+    for target in arguments.targets:
+        path = find_path(target, arguments.out)
+        image = open_image(path)
+        admit(image, path, policy, target)
+        said = statements(image.digest, arguments.signature, documents_beside(path), target)
+        kinds = [str(json.loads(payload)["predicateType"]) for payload in said]
+        more = f", with statements of the type {', '.join(kinds)}" if kinds else ""
+        print(f"{target}: {image.digest} is signed{more}", file=sys.stderr)
 
 
 def _prove(judged: list[Judged], arguments: argparse.Namespace) -> list[Matrix]:

@@ -15,6 +15,7 @@ import ctypes
 import errno
 import fcntl
 import hashlib
+import json
 import os
 import re
 import secrets
@@ -24,10 +25,20 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from bundler.digest import Digest, canonical_json, hex_of
+from bundler.digest import Digest, canonical_json, digest_bytes, hex_of
 from bundler.errors import EnvironmentLacks, InputError
 from bundler.oci.header import END, header, padding
-from bundler.oci.image import Blob, Descriptor, Image, MemoryBlob, blobs_of, full_name, index_bytes
+from bundler.oci.image import (
+    REF_NAME,
+    Blob,
+    Descriptor,
+    Image,
+    MemoryBlob,
+    blobs_of,
+    full_name,
+    index_bytes,
+    memory_stream,
+)
 from bundler.tree import Entry, Kind
 
 MARKER = "oci-layout"
@@ -61,6 +72,31 @@ def write_layout(directory: Path, image: Image) -> Descriptor:
             _sync(path)
         _swap(fresh, directory)
     return image.descriptor()
+
+
+def add_image(directory: Path, image: Image, tag: str) -> None:
+    """List a further image in an OCI layout, in the place of one that had the tag."""
+    index = json.loads((directory / "index.json").read_bytes())
+    others = [item for item in index["manifests"] if (item.get("annotations") or {}).get(REF_NAME) != tag]
+    manifest = image.manifest_bytes
+    own = Descriptor(image.media_type, digest_bytes(manifest), len(manifest), ((REF_NAME, tag),))
+    with _room(directory):
+        for digest, (size, blob) in blobs_of(image).items():
+            path = directory / BLOBS / hex_of(digest)
+            if not path.is_file() or path.stat().st_size != size:
+                _replace(path, memory_stream(blob).read())
+        _replace(directory / "index.json", canonical_json({**index, "manifests": [*others, own.to_dict()]}))
+
+
+def _replace(path: Path, data: bytes) -> None:
+    temporary = _name_beside(path)
+    try:
+        _write(temporary, data)
+        temporary.rename(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _sync(path.parent)
 
 
 def write_image(path: Path, image: Image) -> None:

@@ -20,13 +20,13 @@ from bundler.digest import Digest
 from bundler.errors import InputError
 from bundler.oci.image import full_name
 from bundler.oci.parse import load_object
+from bundler.oci.signature import CLAIM
 
 Transport = Literal["oci", "oci-archive", "docker-archive", "docker-daemon"]
 
 _TRANSPORTS = ("oci", "oci-archive", "docker-archive", "docker-daemon")
 _KEYS = ("keyPath", "keyPaths", "keyData", "keyDatas")
 _IDENTITIES = {"exactReference": "dockerReference", "exactRepository": "dockerRepository"}
-_COSIGN = "cosign container image signature"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +41,9 @@ class Reject:
 
 @dataclass(frozen=True, slots=True)
 class Signed:
-    """One of the keys has signed the image, under this name; keys are PEM, in files or as they are."""
+    """One of the keys has signed the image, under this name (any, if it is empty); keys are PEM, in files or
+    as they are.
+    """
 
     key_files: tuple[Path, ...]
     keys: tuple[bytes, ...]
@@ -179,7 +181,7 @@ def read_claim(payload: bytes, *, where: str) -> Claim:
     image = _object(critical.get("image"), where, "critical.image")
     identity = _object(critical.get("identity"), where, "critical.identity")
     digest, reference = image.get("docker-manifest-digest"), identity.get("docker-reference")
-    if critical.get("type") != _COSIGN or not isinstance(digest, str) or not isinstance(reference, str):
+    if critical.get("type") != CLAIM or not isinstance(digest, str) or not isinstance(reference, str):
         raise InputError("is no signed document of cosign's", where=where)
     return Claim(digest, reference)
 
@@ -189,6 +191,8 @@ def refusal(claim: Claim, digest: Digest, required: Signed) -> str | None:
     if claim.digest != digest:
         return f"it is for {claim.digest[:80]}"
     signed, wanted = _named(claim.reference), _named(required.reference)
+    if not required.reference:
+        return None
     if signed[0] != wanted[0] or (required.whole and signed[1] != wanted[1]):
         return f"it is for the name {claim.reference[:80]!r}, not {required.reference!r}"
     return None

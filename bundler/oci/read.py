@@ -22,6 +22,7 @@ from bundler.oci.parse import (
     parse_index,
     parse_manifest,
 )
+from bundler.oci.signature import ENVELOPE, SIMPLE_SIGNING, Document, documents_of
 from bundler.oci.stream import LIMITS, Limits, decompress, open_range, sniff
 from bundler.oci.tar import members
 from bundler.tree import Kind
@@ -29,8 +30,6 @@ from bundler.tree import Kind
 _INDEXES = (media.INDEX, media.DOCKER_LIST)
 _MANIFESTS = (media.MANIFEST, media.DOCKER_MANIFEST, "")
 _NESTED = 3
-_SIMPLE_SIGNING = "application/vnd.dev.cosign.simplesigning.v1+json"
-_COSIGN_SIGNATURE = "dev.cosignproject.cosign/signature"
 
 
 def is_image(path: Path) -> bool:
@@ -75,19 +74,8 @@ def open_image(
     raise InputError("is neither an OCI layout nor an image archive", where=str(path))
 
 
-@dataclass(frozen=True, slots=True)
-class AttachedSignature:
-    """A signature in base64, and the bytes that it is over."""
-
-    payload: bytes
-    signature: str
-
-
-def signatures_beside(path: Path, *, limits: Limits = LIMITS) -> list[AttachedSignature]:
-    """Signatures in cosign's form that lie in a layout or an OCI archive, whatever image they are for.
-
-    The form is that of cosign's "Signature Specification": images whose layers are the signed documents.
-    """
+def documents_beside(path: Path, *, limits: Limits = LIMITS) -> list[Document]:
+    """Signatures and statements in cosign's form in a layout or an OCI archive, whatever they are for."""
     files = _Layout(path) if path.is_dir() else _archive(path, limits)
     index = files.find("index.json")
     if index is None:
@@ -98,10 +86,20 @@ def signatures_beside(path: Path, *, limits: Limits = LIMITS) -> list[AttachedSi
         if item.descriptor.media_type not in _MANIFESTS:
             continue
         for layer in parse_manifest(_checked(files, item.descriptor, limits), files.where, limits).layers:
-            signature = dict(layer.annotations).get(_COSIGN_SIGNATURE)
-            if layer.media_type == _SIMPLE_SIGNING and signature is not None:
-                found.append(AttachedSignature(_checked(files, layer, limits), signature))
+            if layer.media_type in (SIMPLE_SIGNING, ENVELOPE):
+                found.append(Document(layer.media_type, _checked(files, layer, limits), layer.annotations))
     return found
+
+
+def attached_to(path: Path, tag: str) -> list[Document]:
+    """What lies in a layout under cosign's ``tag``; nothing where there is no such tag."""
+    listed = parse_index(_small_file(path / "index.json"), str(path))
+    found = [item for item in listed if item.name == tag]
+    return documents_of(_open_manifest(_Layout(path), found[-1], LIMITS)) if found else []
+
+
+def _small_file(path: Path) -> bytes:
+    return _small(FileBlob(path, path.stat().st_size), str(path), LIMITS)
 
 
 def is_oci_archive(path: Path, *, limits: Limits = LIMITS) -> bool:

@@ -164,10 +164,16 @@ def _stream(blob: Blob, scratch: Path) -> Iterator[BinaryIO]:
 
 
 def pull(
-    repository: Repository, directory: Path, *, platform: str = "linux/amd64", sink: Sink = ignore
+    repository: Repository,
+    directory: Path,
+    *,
+    platform: str = "linux/amd64",
+    sink: Sink = ignore,
+    check: Callable[[Digest], None] | None = None,
 ) -> Image:
     """Fetch an image into ``directory`` as an OCI layout, byte for byte what the registry has.
 
+    ``check`` is called with the manifest's digest before anything is fetched, and raises to prevent it.
     Blobs that the directory has are not fetched again; what an interrupted pull fetched lies beside it
     and is used.  Raises InputError for what is not what it is named.
     """
@@ -175,6 +181,8 @@ def pull(
     manifest, kind = _choose(repository, platform)
     where = str(repository.reference)
     parsed = parse_manifest(manifest, where)
+    if check is not None:
+        check(digest_bytes(manifest))
     directory.parent.mkdir(parents=True, exist_ok=True)
     staging = directory.parent / f".{directory.name}.pull"
     with _held(staging):

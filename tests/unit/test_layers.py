@@ -14,6 +14,7 @@ LINES = [
     ["plan", "key", "graph", "relocate", "closure", "labels", "oci", "traces", "scrub", "mount"],
     [
         "process",
+        "signing",
         "admission",
         "debian_index",
         "debian",
@@ -56,7 +57,7 @@ LINES = [
         "node_request",
         "assemble",
     ],
-    ["progress", "pipeline", "upgrade"],
+    ["progress", "pipeline", "upgrade", "provenance"],
     ["cli", "__main__"],
 ]
 
