@@ -194,8 +194,7 @@ class Assembler:
         )
         layers: list[Layer] = []
         components: list[Component] = []
-        for part in parts:
-            layer, component = self.component(bundle, part)
+        for layer, component in self.components(bundle, parts):
             layers.append(layer)
             components.append(component)
         files = sum(1 for component in components for entry in component.entries if entry.kind == "file")
@@ -209,7 +208,8 @@ class Assembler:
         command = [f"{bundle.prefix}/{file.command[0]}", *file.command[1:]] if file.command else ["/nop"]
         image = bundle_image(
             described,
-            layers,
+            # A layer that several share comes behind those that have one of their own.
+            list({layer.diff_id: layer for layer in sorted(layers, key=layers.count)}.values()),
             components,
             command=command,
             environment=file.environment,
@@ -217,8 +217,19 @@ class Assembler:
         )
         return image, files
 
-    def component(self, bundle: PlannedBundle, part: Part) -> tuple[Layer, Component]:
-        """The layer of one tree, and what manifest and SBOMs say of it."""
+    def components(self, bundle: PlannedBundle, parts: Sequence[Part]) -> list[tuple[Layer, Component]]:
+        """The layer of each tree, and what manifest and SBOMs say of it."""
+        from bundler.oci.pack import within_budget
+
+        described = [self._source(bundle, part) for part in parts]
+        sources = within_budget([source for source, _ in described])
+        layers = {id(source): self._layer(source) for source in sources}
+        return [
+            (layers[id(source)], replace(component, layer=layers[id(source)].diff_id))
+            for source, (_, component) in zip(sources, described, strict=True)
+        ]
+
+    def _source(self, bundle: PlannedBundle, part: Part) -> tuple[LayerSource, Component]:
         from bundler.oci.layer import source_of_tree
         from bundler.oci.pack import recipe_layer
 
@@ -231,8 +242,7 @@ class Assembler:
         )
         component = self._described(part, tree.entries)
         source = recipe_layer(tree, bundle.prefix, component)
-        layer = self._layer(source)
-        return layer, replace(component, layer=layer.diff_id, entries=source.entries)
+        return source, replace(component, entries=source.entries)
 
     def _described(self, part: Part, entries: tuple[Entry, ...]) -> Component:
         from bundler.oci.manifest import Component, component_of

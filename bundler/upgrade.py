@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Literal
 
-from bundler.assemble import Assembler
+from bundler.assemble import Assembler, Part
 from bundler.digest import Digest
 from bundler.errors import InputError
 from bundler.holders import manifests
@@ -113,7 +113,7 @@ def compare(before: State, after: State) -> Upgrade:
         before.facts,
         after.facts,
         tuple(_step(name, before, after, tuple(files.get(name, ())), held) for name in names),
-        (len(kept), sum(made.size for made in kept)),
+        (len({made.layer for made in kept}), sum(made.size for made in kept)),
         (before.image, after.image),
     )
 
@@ -173,10 +173,10 @@ def packed(image: Image, where: str) -> list[State]:
 
 
 def _state(manifest: Manifest, sizes: Mapping[Digest, int], image: Digest | None) -> State:
-    recipes = {}
+    recipes, left = {}, dict(sizes)
     for name, record in manifest.recipes.items():
         layer = Digest(str(record.get("layer", "")))
-        recipes[name] = Made(str(record.get("version", "")), layer, sizes.get(layer, 0), record)
+        recipes[name] = Made(str(record.get("version", "")), layer, left.pop(layer, 0), record)
     return State(manifest.facts, recipes, manifest.entries, manifest.owners, {}, image)
 
 
@@ -205,6 +205,7 @@ def _planned(
     pending: dict[str, Pending] = {}
     entries: dict[str, Entry] = {}
     owners: dict[str, str] = {}
+    parts: list[Part] = []
     for name in bundle.nodes:
         state = nodes[name]
         recipe = state.node.recipe
@@ -212,12 +213,18 @@ def _planned(
             why = ("waits for " + ", ".join(state.why),) if state.state == "waits" else state.why
             pending[recipe.name] = Pending(recipe.version, why)
             continue
-        layer, component = assembler.component(bundle, pipeline.part(bundle, name))
-        about = recipe_record(component)
-        recipes[recipe.name] = Made(recipe.version, layer.diff_id, layer.descriptor.size, about)
+        parts.append(pipeline.part(bundle, name))
+    sizes: dict[Digest, int] = {}
+    for layer, component in assembler.components(bundle, parts):
+        sizes.setdefault(layer.diff_id, layer.descriptor.size)
+        recipes[component.name] = Made(
+            component.version, layer.diff_id, sizes[layer.diff_id], recipe_record(component)
+        )
+        # Of a layer that several share the bytes count once.
+        sizes[layer.diff_id] = 0
         for entry in component.entries:
             entries.setdefault(entry.path, entry)
-            owners.setdefault(entry.path, recipe.name)
+            owners.setdefault(entry.path, component.name)
     file = bundle.bundle
     facts = Facts(file.name, file.version, bundle.prefix, file.compat)
     return State(facts, recipes, entries, owners, pending, image)

@@ -11,10 +11,14 @@ from typing import BinaryIO
 from bundler.digest import digest_bytes
 from bundler.errors import InputError
 from bundler.oci import sbom
+from bundler.oci.header import content_size
 from bundler.oci.image import TITLE, VERSION, Image, ImageConfig, Layer, layer_of
 from bundler.oci.layer import Contents, LayerSource, layer_entries
 from bundler.oci.manifest import MANIFEST, PARTS, BundleFacts, Component, manifest_lines, part_lines
 from bundler.tree import Entry, Kind, walk
+
+BUDGET = 64
+"""Layers of a bundle, its last one not counted: engines take 127, and bundles are composed."""
 
 
 class MemoryTree:
@@ -71,6 +75,43 @@ def recipe_layer(source: LayerSource, prefix: str, component: Component) -> Laye
     own = MemoryTree(files)
     added = [entry for entry in own.entries if entry.kind is Kind.FILE]
     return replace(source, tree=_Beside(source.tree, own), entries=layer_entries((*source.entries, *added)))
+
+
+class _Several:
+    """Trees side by side, each opened for the paths that are its own."""
+
+    def __init__(self, sources: Sequence[LayerSource]) -> None:
+        self._trees = {
+            entry.path: source.tree
+            for source in sources
+            for entry in source.entries
+            if entry.kind is Kind.FILE
+        }
+
+    def open(self, path: str) -> BinaryIO:
+        return self._trees[path].open(path)
+
+
+def within_budget(sources: Sequence[LayerSource], budget: int = BUDGET) -> list[LayerSource]:
+    """The layer of each source: its own, or one that those share which are the smallest above the budget.
+
+    A change among the small ones costs little; the large ones keep layers that only they can change.
+    """
+    if len(sources) <= budget:
+        return list(sources)
+    sizes = [sum(content_size(entry) for entry in source.entries) for source in sources]
+    by_size = sorted(range(len(sources)), key=lambda at: (-sizes[at], sources[at].name))
+    rest = frozenset(by_size[budget - 1 :])
+    small = [sources[at] for at in sorted(rest)]
+    entries: list[Entry] = []
+    directories: set[str] = set()
+    for entry in (entry for source in small for entry in source.entries):
+        if entry.kind is not Kind.DIRECTORY or entry.path not in directories:
+            entries.append(entry)
+        if entry.kind is Kind.DIRECTORY:
+            directories.add(entry.path)
+    shared = LayerSource(f"{len(small)} small recipes", "", _Several(small), layer_entries(entries))
+    return [shared if at in rest else source for at, source in enumerate(sources)]
 
 
 def facts_layer(bundle: BundleFacts, components: Sequence[Component]) -> Layer:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from bundler.digest import Digest, digest_bytes
-from bundler.errors import InputError
+from bundler.errors import BundleError, InputError
 from bundler.holders import held_by
 from bundler.labels import Facts, Required, read_facts
 from bundler.oci.image import Image, ImageConfig, layer_of
@@ -25,7 +25,7 @@ from bundler.oci.manifest import (
     recipe_record,
 )
 from bundler.oci.merged import ImageTree
-from bundler.oci.pack import MemoryTree, bundle_image, facts_layer, recipe_layer
+from bundler.oci.pack import MemoryTree, bundle_image, facts_layer, recipe_layer, within_budget
 from bundler.oci.sbom import CYCLONEDX, SPDX
 from bundler.recipe import LockedPackage, Recipe, Source
 from bundler.tree import Kind
@@ -201,6 +201,27 @@ def test_layers_on_their_own_are_read_back_and_counted_once() -> None:
         ("bash", "shell"),
         ("zlib", ""),
     }
+
+
+def test_above_the_budget_the_smallest_share_a_layer() -> None:
+    made = [
+        described({f"lib/{name}": bytes(size)}, name=name)[1]
+        for name, size in {"a": 5000, "b": 10, "c": 9000, "d": 20, "e": 4000}.items()
+    ]
+    assert within_budget(made, 5) == made
+    found = within_budget(made, 4)
+    assert [one is other for one, other in zip(found, made, strict=True)] == [True, False, True, False, True]
+    assert found[1] is found[3]
+    layers = [layer_of(source) for source in {id(source): source for source in found}.values()]
+    together, apart = (
+        Image(tuple(layers), ImageConfig("amd64")),
+        Image(tuple(map(layer_of, made)), ImageConfig("amd64")),
+    )
+    assert len(together.layers) == 4
+    with ImageTree(together) as one, ImageTree(apart) as other:
+        assert list(one.walk()) == list(other.walk())
+    with pytest.raises(BundleError, match="two entries have this path"):
+        within_budget([made[0], made[0]], 1)
 
 
 def test_a_bump_changes_one_layer_and_the_last() -> None:
