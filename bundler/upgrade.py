@@ -18,6 +18,7 @@ from bundler.labels import Facts
 from bundler.oci.compare import Change
 from bundler.oci.compose import BASE_DIGEST, PARTS
 from bundler.oci.image import Image
+from bundler.oci.manifest import PARTS as PARTS_PLACE
 from bundler.oci.manifest import Manifest, read_manifest, recipe_record
 from bundler.pipeline import Pipeline
 from bundler.plan import PlannedBundle
@@ -137,9 +138,15 @@ def _step(
 
 
 def _changes(before: State, after: State) -> Iterator[tuple[str, Change]]:
-    """Paths that are not the same, each with its recipe; directories follow from what is in them."""
+    """Paths that are not the same, each with its recipe.
+
+    Directories follow from what is in them, and what layers say of themselves from the rest.
+    """
     old = {path: entry for path, entry in before.entries.items() if before.owners[path] not in after.pending}
+    parts = {f"{state.facts.prefix.strip('/')}/{PARTS_PLACE}" for state in (before, after)}
     for path in sorted(old.keys() | after.entries.keys(), key=sort_key):
+        if path.rpartition("/")[0] in parts:
+            continue
         one, other = old.get(path), after.entries.get(path)
         if all(entry is None or entry.kind is Kind.DIRECTORY for entry in (one, other)):
             continue

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,8 +13,14 @@ from command import Bundle
 from dockerd import Dockerd
 from test_identifiers import judge
 
+from bundler.buildroot import find_buildroot
+from bundler.catalogue import Catalogue
+from bundler.cli.common import CHECKOUT
+from bundler.oci.merged import ImageTree
 from bundler.oci.read import open_image
 from bundler.settings import cache_directory
+from bundler.store import Store
+from bundler.tree import Kind
 
 
 @pytest.fixture(scope="module")
@@ -30,6 +37,62 @@ def test_sboms_before_the_official_validators(shell: Bundle, tmp_path: Path) -> 
     listed = json.loads(documents["cyclonedx"].read_text())["components"]
     assert {"bash", "rsync", "zlib"} <= {item["name"] for item in listed}
     assert all(item["purl"].startswith("pkg:") and item["cpe"].startswith("cpe:2.3:a:") for item in listed)
+
+
+def test_every_layer_says_by_itself_what_it_is(shell: Bundle, tmp_path: Path) -> None:
+    image = open_image(shell.out / "shell")
+    documents = []
+    for layer in image.layers[:-1]:
+        name = layer.comment.split()[0]
+        with ImageTree(replace(image, layers=(layer,), original=None)) as tree:
+            place = f".deps/shell/1/share/bundle/recipes/{name}"
+            lines = [json.loads(line) for line in tree.open(f"{place}.jsonl").read().splitlines()]
+            listed = {
+                line["path"] for line in lines if line["type"] == "entry" and line["kind"] != "directory"
+            }
+            there = {entry.path for entry in tree.walk() if entry.kind is not Kind.DIRECTORY}
+            assert there - listed == {f"{place}{kind}" for kind in (".jsonl", ".spdx.json", ".cdx.json")}
+            for kind in ("spdx", "cdx"):
+                documents.append(tmp_path / f"{name}.{kind}.json")
+                documents[-1].write_bytes(tree.open(f"{place}.{kind}.json").read())
+    assert len(documents) == 24
+    judge(*documents)
+
+
+def test_provenance_says_what_the_image_was_made_of(shell: Bundle) -> None:
+    image = open_image(shell.out / "shell")
+    said = json.loads(shell("provenance", "shell"))["buildDefinition"]
+    assert said["internalParameters"]["image"] == image.id
+    manifest = [json.loads(line) for line in shell("sbom", "--format", "manifest", "shell").splitlines()]
+    recipes = {line["name"]: line for line in manifest if line["type"] == "recipe"}
+    assert said["internalParameters"]["recipes"].keys() == recipes.keys()
+    digests = {f"sha256:{one['digest']['sha256']}" for one in said["resolvedDependencies"]}
+    sources = {source["digest"] for line in recipes.values() for source in line["sources"]}
+    assert sources <= digests
+    assert open_image(shell.out / "runtime").id in digests
+
+
+def test_a_bundle_put_on_a_debian_starts_there(shell: Bundle, dockerd: Dockerd, tmp_path: Path) -> None:
+    toolchain = Catalogue(
+        recipes=(CHECKOUT / "recipes",), images=(CHECKOUT / "images",), toolchains=CHECKOUT / "toolchain"
+    ).toolchain("seed")
+    root = find_buildroot(Store(cache_directory()), toolchain.buildroot, toolchain.links)
+    assert root is not None
+    base, both = str(tmp_path / "debian"), str(tmp_path / "both.tar")
+    shell("rechunk", str(root), "-o", base, "--layers", "3", "--tag", "debian:1")
+    put = ("--on", base, "-o", both, "--tag", "both:1", "--out", str(shell.out))
+    refused = shell.run("delta", "shell", *put)
+    assert refused.returncode == 2
+    assert "no layer has the loader /.deps/rt/1/lib/ld-linux-x86-64.so.2" in refused.stderr
+    told = shell("delta", "runtime", "shell", *put).splitlines()
+    assert told[2] == "shared 0 files, 0 bytes"
+    below = open_image(Path(base)).layers
+    made = open_image(Path(both)).layers[: len(below)]
+    assert [layer.diff_id for layer in made] == [layer.diff_id for layer in below]
+    dockerd.docker("load", "-i", both)
+    script = "/.deps/shell/1/bin/tree --version && /bin/cat /etc/debian_version"
+    ran = dockerd.docker("run", "--rm", "--net=none", "both:1", "/.deps/shell/1/bin/bash", "-c", script)
+    assert "tree v" in ran
 
 
 def write_advisory(place: Path, *packages: tuple[str, str]) -> str:
@@ -92,8 +155,6 @@ def test_an_upgrade_of_what_is_up_to_date_changes_nothing(shell: Bundle) -> None
 
 def test_an_upgrade_after_a_change_of_a_recipe(shell: Bundle, tmp_path: Path) -> None:
     """tree is changed (its manual goes) and a bundle of it alone built again: one layer, known files."""
-    from bundler.cli.common import CHECKOUT
-
     images, recipes = tmp_path / "images", tmp_path / "recipes"
     images.mkdir()
     (images / "small.toml").write_text(

@@ -77,18 +77,23 @@ def test_the_whole_catalogue_before_the_official_validators(tmp_path: Path) -> N
     assert len(json.loads((tmp_path / "x.cdx.json").read_bytes())["components"]) == len(ours)
 
 
-def judge(spdx_file: Path, cyclonedx_file: Path) -> None:
-    """Both validators, in a process of their own: their libraries warn, and warnings are errors here."""
+def judge(*files: Path) -> None:
+    """SPDX and CycloneDX documents, by turns, before both validators.
+
+    In a process of their own: their libraries warn, and warnings are errors here.
+    """
     program = (
         "import sys; from pathlib import Path\n"
         "from cyclonedx.schema import SchemaVersion\n"
         "from cyclonedx.validation.json import JsonStrictValidator\n"
         "from spdx_tools.spdx.parser.parse_anything import parse_file\n"
         "from spdx_tools.spdx.validation.document_validator import validate_full_spdx_document\n"
-        "wrong = [m.validation_message for m in validate_full_spdx_document(parse_file(sys.argv[1]))]\n"
-        "found = JsonStrictValidator(SchemaVersion.V1_5).validate_str(Path(sys.argv[2]).read_text())\n"
-        "sys.exit('\\n'.join([*wrong, *([str(found)] if found else [])]) or 0)\n"
+        "spdx, cyclonedx = sys.argv[1::2], sys.argv[2::2]\n"
+        "wrong = [m.validation_message for f in spdx for m in validate_full_spdx_document(parse_file(f))]\n"
+        "judge = JsonStrictValidator(SchemaVersion.V1_5)\n"
+        "found = [judge.validate_str(Path(file).read_text()) for file in cyclonedx]\n"
+        "sys.exit('\\n'.join([*wrong, *(str(one) for one in found if one)]) or 0)\n"
     )
-    words = [sys.executable, "-W", "ignore", "-c", program, str(spdx_file), str(cyclonedx_file)]
+    words = [sys.executable, "-W", "ignore", "-c", program, *map(str, files)]
     done = subprocess.run(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
     assert done.returncode == 0, done.stdout
