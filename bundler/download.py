@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import unquote, urlsplit, urlunsplit
 
 from bundler.errors import EnvironmentLacks
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from requests import Response, Session
 
 _CHUNK = 1 << 18
+_BLOCK = 1 << 20
+"""Bytes of a body that are sent at once."""
 _RANGE = re.compile(r"bytes (\d+)-\d+/(?:\d+|\*)\Z")
 _HTML = re.compile(rb"\s*(?:<!--.*?-->\s*)*<(?:!doctype\s+html|html|head|body)\b", re.IGNORECASE | re.DOTALL)
 
@@ -98,7 +100,15 @@ def session() -> Session:
     """A session for one thread."""
     import requests
 
+    class Adapter(requests.adapters.HTTPAdapter):
+        """Sends what it reads from a file in pieces of a megabyte, not of some kilobytes."""
+
+        def init_poolmanager(self, *arguments: Any, **options: Any) -> None:
+            super().init_poolmanager(*arguments, blocksize=_BLOCK, **options)
+
     made = requests.Session()
+    for scheme in ("http://", "https://"):
+        made.mount(scheme, Adapter())
     # A .tar.gz must arrive as it is, not be unpacked on the way.
     made.headers.update({"Accept-Encoding": "identity", "User-Agent": "bundle"})
     made.max_redirects = 10

@@ -11,6 +11,7 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 from urllib.parse import parse_qsl, urlencode, urljoin, urlsplit, urlunsplit
@@ -26,8 +27,8 @@ from bundler.registry.reference import Reference
 if TYPE_CHECKING:
     from requests import PreparedRequest, Response, Session
 
-CHUNK = 8 << 20
-"""Bytes of one PATCH: what has to be sent again when a connection breaks."""
+CHUNK = 32 << 20
+"""Bytes of one PATCH: what may have to be sent again when a connection breaks; each costs an answer."""
 MANIFESTS = (media.MANIFEST, media.INDEX, media.DOCKER_MANIFEST, media.DOCKER_LIST)
 MAX_MANIFEST = 4 << 20
 _AGAIN = frozenset({408, 425, 429, 500, 502, 503, 504})
@@ -185,20 +186,17 @@ class Repository:
         for attempt in self._attempts(f"blob {descriptor.digest}"):
             try:
                 while done < descriptor.size:
-                    stream.seek(done)
-                    data = stream.read(min(CHUNK, descriptor.size - done))
-                    if not data:
-                        raise InputError(f"the blob {descriptor.digest} is shorter than its size")
+                    size = min(CHUNK, descriptor.size - done)
                     headers = {
                         "Content-Type": "application/octet-stream",
-                        "Content-Range": f"{done}-{done + len(data) - 1}",
+                        "Content-Range": f"{done}-{done + size - 1}",
                     }
-                    with self._once("PATCH", location, headers=headers, data=data, push=True) as response:
+                    body = partial(_Part, stream, done, size, report, f"the blob {descriptor.digest}")
+                    with self._once("PATCH", location, headers=headers, body=body, push=True) as response:
                         if response.status_code != 202:
                             raise _Refused(response)
                         location = self._location(response)
-                    done += len(data)
-                    report(done)
+                    done += size
                 return location, True
             except _Refused as refused:
                 if refused.status not in _AGAIN and refused.status not in (404, 416):
@@ -321,8 +319,18 @@ class Repository:
             raise self._refused(method, path, response)
         return self._request(method, url, answer, **options)
 
-    def _request(self, method: str, url: str, authorization: str | None, **options: Any) -> Response:
+    def _request(
+        self,
+        method: str,
+        url: str,
+        authorization: str | None,
+        body: Callable[[], _Part] | None = None,
+        **options: Any,
+    ) -> Response:
+        """``body`` makes what is sent: a request that is answered by a challenge is made twice."""
         settings = self._settings
+        if body is not None:
+            options["data"] = body()
         return self._session().request(
             method,
             url,
@@ -384,6 +392,35 @@ class Attempt:
     def again(self, why: str, after: float = 0.0) -> None:
         self.why = self.why or why
         self.after = after
+
+
+class _Part:
+    """A part of a stream as the body of a request, which is read piece by piece while it is sent."""
+
+    def __init__(
+        self, stream: BinaryIO, start: int, size: int, report: Callable[[int], None], what: str
+    ) -> None:
+        stream.seek(start)
+        self._stream = stream
+        self._size = self._left = size
+        self._end = start + size
+        self._report = report
+        self._what = what
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(partial(self.read, PIECE), b"")
+
+    def read(self, size: int = -1) -> bytes:
+        wanted = self._left if size < 0 else min(size, self._left)
+        data = self._stream.read(wanted)
+        if len(data) < wanted:
+            raise InputError(f"{self._what} is shorter than its size")
+        self._left -= len(data)
+        self._report(self._end - self._left)
+        return data
 
 
 class _Authorization:

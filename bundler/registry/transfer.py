@@ -27,7 +27,7 @@ from bundler.oci.read import build_image
 from bundler.oci.stream import open_range
 from bundler.registry.client import MANIFESTS, Repository
 
-AT_ONCE = 2
+AT_ONCE = 4
 """Blobs under way at the same time."""
 
 
