@@ -17,7 +17,7 @@ PACKAGES = ca-certificates bubblewrap gpgv
 # What tests judge by: engines, clients, linkers, foreign C libraries and an emulator to load them in.
 ENGINES = docker.io docker-cli? docker-buildx? podman buildah skopeo umoci docker-registry crun? iptables \
 	debootstrap
-TOOLS = gcc g++ libc6-dev linux-libc-dev make bzip2 xz-utils zstd git gnupg musl-tools busybox-static \
+TOOLS = gcc g++ libc6-dev linux-libc-dev make bzip2 pigz xz-utils zstd git gnupg musl-tools busybox-static \
 	elfutils binutils gdb lld mold? graphviz strace acl attr libcap2-bin rsync openssl util-linux procps
 MACHINES = qemu-user gcc-aarch64-linux-gnu libc6-dev-arm64-cross libc6-i386 libc6-armhf-cross? \
 	libc6-mips-cross? libc6-mips64el-cross? libc6-powerpc-cross? libc6-ppc64-cross? libc6-ppc64el-cross? \

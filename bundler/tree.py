@@ -12,7 +12,6 @@ import errno
 import os
 import stat
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -384,6 +383,9 @@ def scan(root: Path, *, keep_owner: bool = False, keep_mtime: bool = False) -> t
 
     Unless asked, owners are taken as 0:0 and times as :data:`EPOCH`: what we build has no others.
     """
+    # Most commands scan nothing: none of them waits for what this takes to be imported.
+    from concurrent.futures import Future, ThreadPoolExecutor
+
     first_names: dict[tuple[int, int], str] = {}
     entries: list[Entry] = []
     top = os.fspath(root)

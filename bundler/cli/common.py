@@ -10,17 +10,17 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bundler.catalogue import Catalogue
 from bundler.engine import ENGINES, Engine, connect
 from bundler.engine import VARIABLE as ENGINE_VARIABLE
 from bundler.errors import InputError
-from bundler.plan import Plan, make_plan
 from bundler.settings import Settings, cache_directory
-from bundler.store import Store, write_file
 from bundler.target import DEFAULT_ROOT, parse_target
 
 if TYPE_CHECKING:
+    from bundler.catalogue import Catalogue
     from bundler.oci.image import Image
+    from bundler.plan import Plan
+    from bundler.store import Store
 
 IMAGE_HELP = "a layout, an archive, docker:IMAGE, or the name of a bundle that was built"
 """What :func:`image` takes."""
@@ -121,15 +121,21 @@ def settings(arguments: argparse.Namespace) -> Settings:
 
 
 def catalogue(settings: Settings) -> Catalogue:
+    from bundler.catalogue import Catalogue
+
     return Catalogue(recipes=settings.recipes, images=settings.images, toolchains=settings.toolchains)
 
 
 def store(settings: Settings) -> Store:
+    from bundler.store import Store
+
     return Store(settings.cache)
 
 
 def plan(settings: Settings, known: Catalogue, bundles: Sequence[str]) -> Plan:
     """The plan for bundles by name; raises InputError for what is wrong in their files."""
+    from bundler.plan import make_plan
+
     return make_plan(
         bundles, known.bundles, known.recipes, known.toolchain(settings.toolchain), settings.target
     )
@@ -137,6 +143,8 @@ def plan(settings: Settings, known: Catalogue, bundles: Sequence[str]) -> Plan:
 
 def write_text(path: Path, text: str) -> None:
     """Write a result that the user asked for, whole or not at all."""
+    from bundler.store import write_file
+
     if not path.parent.is_dir():
         raise InputError("there is no such directory", where=str(path.parent))
     write_file(path.absolute(), text.encode("utf-8", "surrogateescape"))

@@ -14,7 +14,6 @@ from bundler import labels
 from bundler.digest import Digest, digest_stream
 from bundler.errors import BundleError, InputError, raise_all
 from bundler.oci.image import Image, Layer, Pairs
-from bundler.oci.loading import missing, unloadable
 from bundler.oci.merged import ImageTree
 from bundler.tree import Entry, Kind, shown
 
@@ -237,6 +236,8 @@ def _has(tree: ImageTree, path: str) -> bool:
 
 def _lacks(image: Image) -> list[BundleError]:
     """Each library or loader that is missing, with the files that need it and their layers."""
+    from bundler.oci.loading import missing, unloadable
+
     with ImageTree(image) as tree:
         return missing(
             unloadable(tree),

@@ -9,7 +9,7 @@ import sys
 from tests import bench
 from tests.bench.measure import Report
 
-NO_BENCHMARKS = {"__main__", "measure"}
+NO_BENCHMARKS = {"__main__", "measure", "sample"}
 
 
 def main() -> int:
