@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from bundler.cli import common
 from bundler.digest import Digest
 from bundler.errors import ExitCode
 from bundler.oci.layout import add_image
-from bundler.oci.signature import KINDS, Document, Kind, attachment, tag_of
+from bundler.oci.signature import KINDS, Document, attachment, tag_of
 
 NAME = "pull"
 GROUP = "images"
@@ -52,14 +53,18 @@ def run(arguments: argparse.Namespace) -> int:
     from bundler.registry.transfer import pull
 
     repository = Repository(parse_reference(arguments.reference), plain_http=arguments.plain_http)
-    attached: dict[Kind, list[Document]] = {}
+    attached: dict[str, list[Document]] = {}
 
-    def check(digest: Digest) -> None:
-        for kind in KINDS:
-            attached[kind] = fetch_attached(repository, digest, kind)
+    def check(digests: Sequence[Digest]) -> None:
+        """Either the index is signed, which names the image by its digest, or the image itself."""
         name = f"{repository.reference.host}/{repository.reference.repository}"
         required = Signed((arguments.signature,), (), name, whole=False)
-        check_signed(str(repository.reference), digest, required, attached["sig"])
+        found = {tag_of(d, kind): fetch_attached(repository, d, kind) for d in digests for kind in KINDS}
+        attached.update(found)
+        for digest in digests:
+            if found[tag_of(digest, "sig")]:
+                return check_signed(str(repository.reference), digest, required, found[tag_of(digest, "sig")])
+        return check_signed(str(repository.reference), digests[-1], required, [])
 
     directory = arguments.directory.absolute()
     with renderer(arguments.progress) as sink:
@@ -70,8 +75,8 @@ def run(arguments: argparse.Namespace) -> int:
             sink=sink,
             check=check if arguments.signature else None,
         )
-    for kind, documents in attached.items():
+    for tag, documents in attached.items():
         if documents:
-            add_image(directory, attachment(documents), tag_of(image.digest, kind))
+            add_image(directory, attachment(documents), tag)
     print(image.digest)
     return ExitCode.DONE

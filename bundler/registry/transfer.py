@@ -169,20 +169,21 @@ def pull(
     *,
     platform: str = "linux/amd64",
     sink: Sink = ignore,
-    check: Callable[[Digest], None] | None = None,
+    check: Callable[[Sequence[Digest]], None] | None = None,
 ) -> Image:
     """Fetch an image into ``directory`` as an OCI layout, byte for byte what the registry has.
 
-    ``check`` is called with the manifest's digest before anything is fetched, and raises to prevent it.
+    ``check`` is called before anything is fetched, with the digests of what the name leads to (an index,
+    where there is one, then the image's manifest), and raises to prevent it.
     Blobs that the directory has are not fetched again; what an interrupted pull fetched lies beside it
     and is used.  Raises InputError for what is not what it is named.
     """
     check_place(directory)
-    manifest, kind = _choose(repository, platform)
+    manifest, kind, digests = _choose(repository, platform)
     where = str(repository.reference)
     parsed = parse_manifest(manifest, where)
     if check is not None:
-        check(digest_bytes(manifest))
+        check(digests)
     directory.parent.mkdir(parents=True, exist_ok=True)
     staging = directory.parent / f".{directory.name}.pull"
     with _held(staging):
@@ -198,11 +199,13 @@ def pull(
     return image
 
 
-def _choose(repository: Repository, platform: str) -> tuple[bytes, str]:
+def _choose(repository: Repository, platform: str) -> tuple[bytes, str, list[Digest]]:
     data, kind = _manifest(repository, repository.reference.version)
+    digests: list[Digest] = []
     for _ in range(3):
+        digests.append(digest_bytes(data))
         if kind not in (media.INDEX, media.DOCKER_LIST):
-            return data, kind
+            return data, kind, digests
         listed = parse_index(data, str(repository.reference))
         fits = [item for item in listed if item.platform == platform] or (
             list(listed) if len(listed) == 1 else []

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-import pytest
 from command import Bundle
 
 from bundler.cli.common import CHECKOUT
@@ -13,7 +12,6 @@ from bundler.oci.compare import transfer
 from bundler.oci.image import Image
 from bundler.oci.read import open_image
 
-pytestmark = pytest.mark.slow
 OLD = ("0.8.1", "3bb6b7d6f30c591dd65aaaff1c8b7a5b94d81687998ca9400082c739a690436c")
 """As Debian 12 has it; the recipe of today is newer."""
 IMAGE = """\

@@ -20,16 +20,18 @@ from nacl.secret import SecretBox
 from registry import RegistryServer
 
 from bundler.cli.main import main
-from bundler.oci.image import Image, ImageConfig, layer_of
+from bundler.digest import canonical_json, digest_bytes
+from bundler.oci.image import INDEX, Descriptor, Image, ImageConfig, layer_of
 from bundler.oci.layer import LayerSource
 from bundler.oci.layout import write_layout
 from bundler.oci.pack import MemoryTree
 from bundler.oci.read import open_image
-from bundler.oci.signature import tag_of
+from bundler.oci.signature import claim, signed_claim, tag_of
 from bundler.process import BASE_ENVIRONMENT, Completed, run
-from bundler.registry.attached import fetch_attached
+from bundler.registry.attached import attach, fetch_attached
 from bundler.registry.client import Repository
 from bundler.registry.reference import parse_reference
+from bundler.signing import sign
 
 PASSWORD = b"secret words"
 
@@ -193,6 +195,27 @@ def test_neither_takes_a_signature_for_another_image(
     there.put_manifest("good", *there.manifest("evil"))
     assert not skopeo(f"docker://{name}:good", f"dir:{tmp_path}/x", key=ours.public).ok
     assert main([*pull, f"{name}:good", str(tmp_path / "pulled")]) == 1
+
+
+def test_an_image_may_be_signed_through_its_index(
+    server: RegistryServer, keys: tuple[Keys, Keys], tmp_path: Path
+) -> None:
+    ours, theirs = keys
+    name = f"{server.host}/indexed/image"
+    made = make_layout(tmp_path / "layout", b"one of several")
+    words = ["push", "--progress", "none", "--compress", "none", str(tmp_path / "layout"), f"{name}:plain"]
+    assert main(words) == 0
+    there = Repository(parse_reference(f"{name}:both"))
+    item = {**made.descriptor().to_dict(), "platform": {"os": "linux", "architecture": "amd64"}}
+    index = canonical_json({"schemaVersion": 2, "mediaType": INDEX, "manifests": [item]})
+    there.put_manifest("both", index, INDEX)
+    payload = claim(digest_bytes(index), name)
+    document = signed_claim(payload, sign(ours.private, payload))
+    attach(there, Descriptor(INDEX, digest_bytes(index), len(index)), "sig", document)
+    pull = ["pull", "--progress", "none", f"{name}:both", str(tmp_path / "pulled"), "--signature"]
+    assert main([*pull, str(theirs.public)]) == 1
+    assert main([*pull, str(ours.public)]) == 0
+    assert open_image(tmp_path / "pulled").id == made.id
 
 
 def test_provenance_goes_along_signed_or_in_the_open(
