@@ -17,7 +17,7 @@ from bundler.digest import Digest, canonical_json, digest_bytes, digest_file
 from bundler.errors import CheckError
 from bundler.labels import Facts, Required
 from bundler.plan import Node, Plan, PlannedBundle
-from bundler.recipe import Toolchain
+from bundler.recipe import Toolchain, packages_of
 from bundler.store import Store
 from bundler.tree import DirectoryTree, Entry, FileTree, UnionTree, tree_digest
 
@@ -250,8 +250,7 @@ class Assembler:
         if part.node is None:
             return Component(part.name, part.version, "", None, entries)
         recipe = part.node.recipe
-        locked = {package.name: package for package in self.toolchain.lock.packages}
-        return component_of(recipe, entries, packages=[locked[name] for name in recipe.packages])
+        return component_of(recipe, entries, packages=packages_of(recipe, self.toolchain))
 
     def _layer(self, source: LayerSource) -> Layer:
         """The layer of a source; its diff ID is computed once for the same entries."""

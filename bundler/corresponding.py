@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,8 +36,8 @@ class Part:
 
 def source_packages(
     packages: Sequence[LockedPackage], archive: Archive, architecture: Architecture
-) -> dict[str, SourcePackage]:
-    """The source package of each binary package by its name.
+) -> dict[LockedPackage, SourcePackage]:
+    """The source package of each binary package.
 
     Raises EnvironmentLacks, all at once, where the archive has gone on to another version.
     """
@@ -61,14 +61,16 @@ def source_packages(
         if name not in found or found[name].version != version
     ]
     raise_all(problems)
-    return {package.name: found[wanted[package.name][0]] for package in packages}
+    return {package: found[wanted[package.name][0]] for package in packages}
 
 
-def part_of(recipe: Recipe, packages: Mapping[str, SourcePackage]) -> Part:
-    """The files of one recipe; ``packages`` has the source of each binary package that it takes."""
+def part_of(
+    recipe: Recipe, packages: Iterable[LockedPackage], known: Mapping[LockedPackage, SourcePackage]
+) -> Part:
+    """The files of one recipe, which takes ``packages``; ``known`` has the source of each of them."""
     files = [(source.file_name, source) for source in recipe.sources]
-    for package in dict.fromkeys(packages[name] for name in recipe.packages):
-        for file in package.files:
+    for source_package in dict.fromkeys(known[package] for package in packages):
+        for file in source_package.files:
             source = Source((f"debian:{file.path}",), file.digest, unpack="none")
             files.append((source.file_name, source))
     return Part(f"{recipe.name}-{recipe.version}", recipe, tuple(_distinct(files)))

@@ -180,6 +180,14 @@ def close(index: PackageIndex, names: Sequence[str], without: Collection[str] = 
     return sorted(chosen.values(), key=lambda package: package.name)
 
 
+def direct(index: PackageIndex, name: str, chosen: Collection[str]) -> list[str]:
+    """Names of the packages that a package itself asks for; relations that nothing meets are passed over."""
+    fields = index.stanza(name) or {}
+    groups = [group for kind in ("Pre-Depends", "Depends") for group in parse_relations(fields.get(kind, ""))]
+    found = (_choose(index, group, chosen, ()) for group in groups)
+    return list(dict.fromkeys(name for name in found if name is not None))
+
+
 def _choose(
     index: PackageIndex, group: Sequence[Relation], chosen: Collection[str], without: Collection[str]
 ) -> str | None:

@@ -224,10 +224,16 @@ class Fetcher:
             try:
                 if scheme == "pypi":
                     yield from self._pypi(url, rest, failures)
+                elif scheme == "npm" and not self._offline:
+                    yield from self._npm(rest)
+                elif scheme == "file" and source.home is not None and not rest.startswith("/"):
+                    yield (source.home / rest).absolute().as_uri()
                 elif scheme == "file" or not self._offline:
                     yield from mirror_urls(rest) if scheme == "debian" else (url,)
             except EnvironmentLacks as error:
                 failures[url] = Failure(error.message, hint=error.hint)
+            except Failure as failure:
+                failures[url] = failure
 
     def _pypi(self, url: str, rest: str, failures: Failures) -> list[str]:
         from bundler.pypi import file_urls
@@ -237,6 +243,12 @@ class Fetcher:
         if not urls:
             failures[url] = Failure("; ".join(said) or "pip has no index that is at hand")
         return urls
+
+    def _npm(self, rest: str) -> list[str]:
+        from bundler.npm import release
+
+        name, _, version = rest.rpartition("@")
+        return [release(name, version, self._http, self._settings).url]
 
     @property
     def _http(self) -> Session:

@@ -16,7 +16,7 @@ from bundler.oci.image import Image
 from bundler.oci.manifest import MANIFEST, PARTS, cpe_of, package_urls
 from bundler.oci.merged import ImageTree
 from bundler.plan import required
-from bundler.recipe import Recipe, Toolchain
+from bundler.recipe import Recipe, Toolchain, lock_of, packages_of
 from bundler.tree import FileTree, Kind
 
 MAX_LINE = 4 << 20
@@ -35,8 +35,9 @@ class Held:
 
 def of_recipe(recipe: Recipe, toolchain: Toolchain) -> Software:
     """The software that a recipe makes, by the names that its image's manifest would have."""
-    locked = {package.name: package for package in toolchain.lock.packages}
-    packages = [locked[name] for name in recipe.packages if name in locked]
+    held = {package.name for package in lock_of(recipe, toolchain).packages}
+    pinned = replace(recipe, packages=tuple(name for name in recipe.packages if name in held))
+    packages = packages_of(pinned, toolchain)
     return Software(recipe.name, recipe.version, package_urls(recipe, packages), cpe_of(recipe))
 
 

@@ -13,9 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from bundler.digest import Digest, canonical_json, digest_bytes, digest_file
-from bundler.errors import InputError
 from bundler.plan import Node
-from bundler.recipe import Toolchain
+from bundler.recipe import Toolchain, packages_of
 from bundler.target import Target
 
 FORMAT = 3
@@ -49,14 +48,6 @@ def key_inputs(
     digest.  Where a source comes from does not count, nor where the recipe file lies.
     """
     recipe = node.recipe
-    locked = {package.name: package for package in toolchain.lock.packages}
-    missing = [name for name in recipe.packages if name not in locked]
-    if missing:
-        raise InputError(
-            f"{recipe.name!r} takes packages that the lock does not hold: {', '.join(missing)}",
-            where=str(recipe.path),
-            hint="run 'bundle lock'",
-        )
     return {
         "format": FORMAT,
         "builder": builder_digest(),
@@ -71,7 +62,7 @@ def key_inputs(
         "sources": [
             [s.digest, s.unpack, s.directory, s.strip, s.commit, s.submodules] for s in recipe.sources
         ],
-        "packages": [[name, locked[name].digest] for name in recipe.packages],
+        "packages": [[package.name, package.digest] for package in packages_of(recipe, toolchain)],
         "patches": [[path.name, patches[path]] for path in recipe.patches],
         "steps": [[step.name, step.script] for step in recipe.steps],
         "environment": dict(recipe.environment),

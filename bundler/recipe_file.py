@@ -16,6 +16,7 @@ from bundler.recipe import (
     BinaryEdit,
     Bundle,
     Finish,
+    Lock,
     Output,
     Recipe,
     Source,
@@ -25,6 +26,9 @@ from bundler.recipe import (
 )
 from bundler.style import Change, Style, arrange, complete, read_style, style_names
 from bundler.toml import Table, form
+
+LOCK = "recipe.lock"
+"""Beside a recipe: pins the packages that it takes, instead of the toolchain's lock."""
 
 NAME = form(r"[a-z0-9][a-z0-9+._-]*", "a name (lower-case letters, digits, '+', '.', '_', '-')")
 SHORT = form(r"[a-z0-9][a-z0-9-]*", "the short name of a prefix (lower-case letters, digits, '-')")
@@ -41,8 +45,10 @@ DIRECTORY = form(
 )
 URL = form(
     r"(?:https?://[^\s/]+/\S+|file:///\S+|git\+(?:https?|ssh|file|git)://\S+|git://\S+"
-    r"|debian:(?!/)\S+|pypi:[A-Za-z0-9._-]+/[A-Za-z0-9][^\s/]*)",
-    "a URL of a known scheme (https: http: file:/// git+https: git+file: debian:PATH pypi:NAME/FILE)",
+    r"|file:[A-Za-z0-9][^\s/]*|debian:(?!/)\S+|pypi:[A-Za-z0-9._-]+/[A-Za-z0-9][^\s/]*"
+    r"|npm:(?:@[a-z0-9~][a-z0-9._~-]*/)?[a-z0-9~][A-Za-z0-9._~-]*@[0-9][A-Za-z0-9.+-]*)",
+    "a URL of a known scheme (https: http: file:/// file:NAME git+https: git+file: debian:PATH "
+    "pypi:NAME/FILE npm:NAME@VERSION)",
 )
 
 BYTE = form(r"[ -~]", "one ASCII character")
@@ -52,10 +58,18 @@ _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 def read_recipe(path: Path) -> Recipe:
     """Parse ``<name>/recipe.toml``; raises InputError, or Problems for several."""
-    return parse_recipe(toml.load(path), path, patches=_patches(path.parent))
+    own = path.with_name(LOCK)
+    return parse_recipe(
+        toml.load(path),
+        path,
+        patches=_patches(path.parent),
+        lock=read_lock(own) if own.exists() else None,
+    )
 
 
-def parse_recipe(document: toml.Document, path: Path, *, patches: tuple[Path, ...] = ()) -> Recipe:
+def parse_recipe(
+    document: toml.Document, path: Path, *, patches: tuple[Path, ...] = (), lock: Lock | None = None
+) -> Recipe:
     """The recipe that a document holds, as if it lay at ``path``; raises as :func:`read_recipe` does."""
     table = Table(document)
     name = table.text("name", form=NAME)
@@ -70,8 +84,9 @@ def parse_recipe(document: toml.Document, path: Path, *, patches: tuple[Path, ..
         path=path,
         summary=table.text("summary", default=""),
         homepage=table.text("homepage", default=""),
-        sources=tuple(_source(item, name, version) for item in table.tables("source")),
+        sources=tuple(_source(item, name, version, path.parent) for item in table.tables("source")),
         packages=table.words("packages", form=PACKAGE),
+        lock=lock,
         patches=patches,
         depends=table.words("depends", form=NAME),
         build_depends=table.words("build_depends", form=NAME),
@@ -111,7 +126,7 @@ def _license(table: Table) -> str:
         return text
 
 
-def _source(table: Table, name: str, version: str) -> Source:
+def _source(table: Table, name: str, version: str, home: Path) -> Source:
     urls = tuple(
         _fill(table, "urls", index, url, name, version)
         for index, url in enumerate(table.words("urls", required=True, form=URL))
@@ -133,6 +148,7 @@ def _source(table: Table, name: str, version: str) -> Source:
         strip=table.integer("strip", default=0 if any(is_git) or unpack == "none" else 1),
         commit=commit,
         submodules=table.boolean("submodules", default=False),
+        home=home,
     )
 
 

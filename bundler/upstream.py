@@ -16,6 +16,7 @@ from bundler import process
 from bundler.debian_index import SourcePackage, VersionKey
 from bundler.download import Failure, NetworkSettings, get_text, public, session
 from bundler.errors import BundleError
+from bundler.npm import releases
 from bundler.pypi import file_names, parse_page
 from bundler.recipe import Recipe
 
@@ -86,6 +87,8 @@ def _versions(url: str, recipe: Recipe, settings: NetworkSettings, packages: Sou
     if scheme == "debian":
         name = rest.split("/")[-2]
         return [upstream_version(package.version) for package in packages([name]).values()]
+    if scheme == "npm":
+        return releases(rest.rpartition("@")[0], session(), settings)
     if scheme == "pypi":
         project, _, file = rest.partition("/")
         return matching(file, recipe.version, file_names(project, session(), settings))

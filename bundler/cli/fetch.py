@@ -12,7 +12,7 @@ from bundler.errors import ExitCode, InputError
 from bundler.fetch import Fetcher
 from bundler.node_request import package_source
 from bundler.progress import renderer
-from bundler.recipe import Source
+from bundler.recipe import Source, packages_of
 from bundler.settings import Settings
 from bundler.toml import did_you_mean, display_name, load
 
@@ -62,9 +62,8 @@ def wanted(settings: Settings, known: Catalogue, names: Sequence[str]) -> Iterat
     bundles = [name for name in names if name in known.bundles]
     if bundles:
         yield from (package_source(package) for package in toolchain.buildroot.packages)
-        locked = {package.name: package for package in toolchain.lock.packages}
         for node in common.plan(settings, known, bundles).nodes.values():
-            yield from (package_source(locked[name]) for name in node.recipe.packages if name in locked)
+            yield from map(package_source, packages_of(node.recipe, toolchain))
             yield from node.recipe.sources
     for name in names:
         if name in known.recipes:

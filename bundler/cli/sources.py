@@ -9,6 +9,7 @@ from bundler.cli import common
 from bundler.errors import ExitCode, InputError
 from bundler.plan import required
 from bundler.progress import renderer
+from bundler.recipe import LockedPackage, lock_of, packages_of
 
 NAME = "sources"
 GROUP = "tools"
@@ -37,6 +38,7 @@ def configure(parser: argparse.ArgumentParser) -> None:
 def run(arguments: argparse.Namespace) -> int:
     from bundler.corresponding import collect, part_of, source_packages
     from bundler.debian import open_archive
+    from bundler.debian_index import SourcePackage
     from bundler.fetch import Fetcher
 
     settings = common.settings(arguments)
@@ -52,15 +54,17 @@ def run(arguments: argparse.Namespace) -> int:
         chosen |= {other: None for name in arguments.bundles for other in required(name, known.bundles)}
     nodes = dict.fromkeys(node for name in chosen for node in plan.bundles[name].nodes)
     recipes = {plan.nodes[node].recipe.name: plan.nodes[node].recipe for node in nodes}
-    names = {name for recipe in recipes.values() for name in recipe.packages}
-    packages = [package for package in toolchain.lock.packages if package.name in names]
+    taken = {name: packages_of(recipe, toolchain) for name, recipe in recipes.items()}
+    suites: dict[str, dict[LockedPackage, None]] = {}
+    for name, recipe in recipes.items():
+        suites.setdefault(lock_of(recipe, toolchain).suite, {}).update(dict.fromkeys(taken[name]))
     with renderer(arguments.progress) as sink:
-        found = {}
-        if packages:
-            state = settings.cache / "debian" / toolchain.lock.suite
-            archive = open_archive(toolchain.lock.suite, settings.target.architecture, state)
-            found = source_packages(packages, archive, settings.target.architecture)
-        parts = [part_of(recipe, found) for _, recipe in sorted(recipes.items())]
+        found: dict[LockedPackage, SourcePackage] = {}
+        for suite, wanted in suites.items():
+            if wanted:
+                archive = open_archive(suite, settings.target.architecture, settings.cache / "debian" / suite)
+                found |= source_packages(list(wanted), archive, settings.target.architecture)
+        parts = [part_of(recipe, taken[name], found) for name, recipe in sorted(recipes.items())]
         files = collect(parts, Fetcher(settings.cache, offline=settings.offline, sink=sink), out)
     print(f"{len(files)} files of {len(parts)} recipes in {out}")
     return ExitCode.DONE

@@ -45,12 +45,12 @@ def package(name: str, version: str) -> LockedPackage:
 
 
 def test_source_packages_of_binary_ones(tmp_path: Path) -> None:
-    found = source_packages(
-        [package("libc6", "2.41-12"), package("libgcc-s1", "14.2.0-19+b1")], archive(tmp_path), AMD64
-    )
-    assert {name: source.name for name, source in found.items()} == {"libc6": "glibc", "libgcc-s1": "gcc-14"}
+    packages = [package("libgcc-s1", "14.2.0-19+b1"), package("libc6", "2.41-12")]
+    found = source_packages(packages, archive(tmp_path), AMD64)
+    names = {held.name: source.name for held, source in found.items()}
+    assert names == {"libc6": "glibc", "libgcc-s1": "gcc-14"}
     recipe = Recipe("gcc", "14", "MIT", Path("gcc/recipe.toml"), packages=("libgcc-s1", "libc6"))
-    assert [name for name, _ in part_of(recipe, found).files] == [
+    assert [name for name, _ in part_of(recipe, packages, found).files] == [
         "gcc-14.dsc",
         "gcc-14.orig.tar.xz",
         "glibc.dsc",
@@ -89,7 +89,7 @@ def test_collect(tmp_path: Path) -> None:
         steps=(Step("build", "make\n"),),
     )
     out = tmp_path / "out"
-    files = collect([part_of(recipe, {})], Fetcher(tmp_path / "cache"), out)
+    files = collect([part_of(recipe, (), {})], Fetcher(tmp_path / "cache"), out)
     assert [str(file) for file in files] == [
         "x-1/0001-a.patch",
         "x-1/3e23e8160039-x.tar",
@@ -100,5 +100,5 @@ def test_collect(tmp_path: Path) -> None:
     ]
     assert subprocess.run(["sha256sum", "--quiet", "-c", "SHA256SUMS"], cwd=out).returncode == 0
     with pytest.raises(EnvironmentLacks, match="cannot be written"):
-        collect([part_of(recipe, {})], Fetcher(tmp_path / "cache"), out)
+        collect([part_of(recipe, (), {})], Fetcher(tmp_path / "cache"), out)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b", "cache", "out", "recipes"]

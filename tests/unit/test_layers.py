@@ -22,6 +22,7 @@ LINES = [
         "unpack",
         "download",
         "pypi",
+        "npm",
         "git_source",
         "fetch",
         "store",
@@ -57,7 +58,7 @@ LINES = [
         "node_request",
         "assemble",
     ],
-    ["progress", "pipeline", "upgrade", "provenance"],
+    ["progress", "pipeline", "upgrade", "adopt", "provenance"],
     ["cli", "__main__"],
 ]
 
