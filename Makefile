@@ -15,7 +15,7 @@ TESTS = tests/unit tests/elf tests/integration
 PACKAGES = ca-certificates bubblewrap gpgv
 
 # What tests judge by: engines, clients, linkers, foreign C libraries and an emulator to load them in.
-ENGINES = docker.io docker-cli? docker-buildx? podman buildah skopeo umoci docker-registry crun? iptables \
+ENGINES = docker.io docker-cli? docker-buildx? docker-compose podman buildah skopeo umoci docker-registry crun? iptables \
 	debootstrap
 TOOLS = gcc g++ libc6-dev linux-libc-dev make bzip2 pigz xz-utils zstd git gnupg musl-tools busybox-static \
 	elfutils binutils gdb lld mold? graphviz strace acl attr libcap2-bin rsync openssl util-linux procps

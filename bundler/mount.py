@@ -104,7 +104,9 @@ def _compose(bundles: Sequence[Mounted]) -> str:
 
 def _kubernetes(bundles: Sequence[Mounted]) -> str:
     lines = [
-        "# Image volumes: Kubernetes 1.35, or 1.33 with the feature gate ImageVolume, for their subPath.",
+        "# Image volumes: Kubernetes 1.35, or 1.33 with the feature gate ImageVolume.  The container",
+        "# runtime applies subPath: containerd from 2.2, CRI-O from 1.33; older ones mount all of it.",
+        "# Where it mounts image volumes noexec, as CRI-O did at first, nothing in them can be run.",
         "# References must be those of a registry that the nodes reach (`bundle push`).",
         "spec:",
         "  containers:",

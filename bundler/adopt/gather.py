@@ -383,12 +383,12 @@ class Picked:
             led = resolve(tree, path)
             if led.error is not None or led.entry is None:
                 raise InputError(f"there is no {path}", where=name, why=led.error)
-            below = (
-                [entry.path for entry in walk(tree, led.path)]
-                if led.entry.kind is Kind.DIRECTORY
-                else [led.path]
-            )
-            wanted.update(dict.fromkeys(below))
+            if led.entry.kind is Kind.DIRECTORY:
+                wanted.update(dict.fromkeys(entry.path for entry in walk(tree, led.path)))
+            else:
+                # By the name that was asked for, too, where that is a link.
+                named = resolve(tree, path, follow_last=False)
+                wanted.update({led.path: None, named.path: None})
         self.wanted = tuple(wanted)
 
     def more(self, missing: Sequence[Missing]) -> bool:

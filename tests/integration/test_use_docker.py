@@ -14,7 +14,7 @@ from dockerd import Dockerd
 
 from bundler.digest import hex_of
 from bundler.oci.read import open_image
-from bundler.process import run
+from bundler.process import find_tool, run
 
 pytestmark = pytest.mark.engine
 
@@ -371,3 +371,25 @@ def test_errors_say_what_to_do(bundle: Bundle, words: list[str], status: int, te
     assert done.returncode == status
     assert text in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_the_printed_recipe_works_in_compose(
+    bundle: Bundle, dockerd: Dockerd, foreign_image: ForeignImage, tmp_path: Path
+) -> None:
+    bundle("volume", "remove", "--all")
+    bundle("volume", "create", "tools")
+    service = f"""\
+  app:
+    image: {foreign_image("scratch")}
+    network_mode: none
+    command: ["{samples.TOOLS}/bin/greet"]
+"""
+    recipe = bundle("mount", "tools", "--for", "compose").replace("  app:\n", service)
+    (tmp_path / "compose.yaml").write_text(recipe + "\n")
+    compose = [find_tool("docker-compose"), "--file", str(tmp_path / "compose.yaml")]
+    done = run([*compose, "run", "--rm", "app"], environment=dockerd.environment)
+    assert b"hello from" in done.stdout, done.stderr
+    # What is external is not removed with the project.
+    assert run([*compose, "down", "--volumes"], environment=dockerd.environment).ok
+    assert bundle("volume", "list")
+    bundle("volume", "remove", "--all")
