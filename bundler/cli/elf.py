@@ -166,7 +166,7 @@ def _patch(arguments: argparse.Namespace) -> int:
     if arguments.output is not None and pairs:
         report(patch_file(pairs[0][0], pairs[0][1], arguments.output))
     else:
-        patch_files(pairs, done=report, problems=problems)
+        patch_files(pairs, workers=len(os.sched_getaffinity(0)), done=report, problems=problems)
     raise_all(problems)
     return ExitCode.DONE
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from types import MappingProxyType
+from typing import NamedTuple
 
 from bundler.elf import format as f
 from bundler.elf.format import ElfError
@@ -13,8 +13,6 @@ from bundler.elf.read import ElfFile
 MAX_PATH = 4095
 """Bytes of a path at most (Linux: PATH_MAX without the NUL)."""
 MAX_PATH_LIST = 1 << 15
-
-_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +39,7 @@ class Edits:
     keep_rpath: tuple[str, ...] | None = None
     add_needed: tuple[str, ...] = ()
     remove_needed: tuple[str, ...] = ()
-    replace_needed: Mapping[str, str] = field(default_factory=lambda: _NOTHING)
+    replace_needed: Mapping[str, str] = field(default_factory=dict)
     soname: str | None = None
     no_default_lib: bool | None = None
     set_flags_1: int = 0
@@ -89,8 +87,7 @@ class Edits:
                 check_name("rpath", part, limit=MAX_PATH_LIST)
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(NamedTuple):
     """What a file says of itself, as far as edits can change it."""
 
     interpreter: str | None

@@ -102,6 +102,8 @@ class Layout:
     byte_order: ByteOrder
     mark: str
     """The prefix of ``struct`` format strings."""
+    word_code: str
+    """The letter of ``struct`` for an address."""
     header: Struct
     segment: Struct
     section: Struct
@@ -134,6 +136,7 @@ def _layout(bits: int, order: ByteOrder) -> Layout:
         bits=bits,
         byte_order=order,
         mark=mark,
+        word_code=word,
         header=Struct(f"{mark}HHI{word * 3}IHHHHHH"),
         segment=Struct(f"{mark}IIQQQQQQ" if bits == 64 else f"{mark}IIIIIIII"),
         section=Struct(f"{mark}II{word * 4}II{word * 2}"),

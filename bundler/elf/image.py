@@ -6,8 +6,10 @@ difference, as bytes and where they go.
 
 from __future__ import annotations
 
+import struct
+from bisect import bisect_left
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from bundler.elf import format as f
 from bundler.elf.format import ElfError, ReadAt, Segment
@@ -16,8 +18,7 @@ from bundler.elf.sections import Sections
 from bundler.elf.tables import file_offset, read_header
 
 
-@dataclass(frozen=True, slots=True)
-class Write:
+class Write(NamedTuple):
     """Bytes that replace what is at ``offset``, or extend the file."""
 
     offset: int
@@ -28,8 +29,7 @@ class Write:
         return self.offset + len(self.data)
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """A part of the file that moves as a whole.
 
     ``offset``, ``address`` and ``size`` say where it is now.  ``data`` is what it will be, followed by
@@ -58,15 +58,15 @@ def overlay(read: ReadAt, writes: Sequence[Write]) -> ReadAt:
 
     def read_after(offset: int, size: int) -> bytes:
         end = offset + size
-        touching = [w for w in writes if w.offset < end and offset < w.offset + len(w.data)]
+        touching = [(at, new) for at, new in writes if at < end and offset < at + len(new)]
         if not touching:
             return read(offset, size)
         data = bytearray(read(offset, size))
-        for write in touching:
-            start, stop = max(write.offset, offset), min(write.end, end)
+        for at, new in touching:
+            start, stop = max(at, offset), min(at + len(new), end)
             if len(data) < stop - offset:
                 data.extend(bytes(stop - offset - len(data)))
-            data[start - offset : stop - offset] = write.data[start - write.offset : stop - write.offset]
+            data[start - offset : stop - offset] = new[start - at : stop - at]
         return bytes(data)
 
     return read_after
@@ -82,11 +82,14 @@ class Image:
         self.layout, self.header = read_header(read(0, 64))
         self.segments = list(facts.segments)
         self.entries: list[tuple[int, int]] = list(facts.dynamic)
+        self.values = dict(facts.dynamic)
+        """What the file has by dynamic tag, of those that are there once."""
         self.written: list[Write] = []
         self.read_now = overlay(read, self.written)
         self._original_header = self.header
         self.sections = self._read_sections()
         self._extents = self._occupied_ranges()
+        self._slack: dict[tuple[int, int], int] = {}
         dynamic = self.segment(f.PT_DYNAMIC)
         if dynamic is None:
             raise ElfError("has no dynamic section")
@@ -105,10 +108,6 @@ class Image:
         """Indices of the loaded segments."""
         return [index for index, segment in enumerate(self.segments) if segment.type == f.PT_LOAD]
 
-    def tag(self, tag: int) -> int | None:
-        """The value of a dynamic tag that may be there once."""
-        return next((value for this, value in self.entries if this == tag), None)
-
     def occupied(self, start: int, end: int, *, but: tuple[int, int] | None = None) -> bool:
         """Whether a section (other than one exactly at ``but``) or a header table lies in a range."""
         return [at for at, stop in self._extents if at < end and start < stop and (at, stop) != but] != []
@@ -119,6 +118,10 @@ class Image:
         if segment.filesz != segment.memsz:
             return 0
         end, address = segment.offset + segment.filesz, segment.vaddr + segment.memsz
+        # The same is asked for again and again; what takes of the room moves the end.
+        known = self._slack.get((end, self.size))
+        if known is not None:
+            return known
         limit = self.size - end
         for kind, _, offset, vaddr, _, filesz, _, align in self.segments:
             if kind == f.PT_LOAD and vaddr >= address:
@@ -126,10 +129,9 @@ class Image:
                 limit = min(limit, vaddr - vaddr % page - address)
             if filesz and offset + filesz > end:
                 limit = min(limit, offset - end)
-        for at, stop in self._extents:
-            if stop > end and at - end < limit:
-                limit = at - end
-        return max(0, limit)
+        limit = max(0, min([limit, *[at - end for at, stop in self._extents if stop > end]]))
+        self._slack[end, self.size] = limit
+        return limit
 
     def ends_file(self, index: int) -> bool:
         """Whether a loaded segment is the last one, in the file and in memory, and so can grow.
@@ -163,24 +165,11 @@ class Image:
         delta, shift = offset - piece.offset, address - piece.address
         size = piece.room
         start, end = piece.offset, piece.end
-        for index, segment in enumerate(self.segments):
-            length = segment.filesz
-            if (
-                start <= segment.offset
-                and segment.offset + length <= end
-                and length
-                and segment.type not in _FIXED_SEGMENTS
-            ):
+        for index, (kind, flags, at, vaddr, paddr, length, _, align) in enumerate(self.segments):
+            if start <= at < end and 0 < length <= end - at and kind not in _FIXED_SEGMENTS:
                 new = size if length == piece.size else length
                 self.segments[index] = Segment(
-                    segment.type,
-                    segment.flags,
-                    segment.offset + delta,
-                    segment.vaddr + shift,
-                    segment.paddr + shift,
-                    new,
-                    new,
-                    segment.align,
+                    kind, flags, at + delta, vaddr + shift, paddr + shift, new, new, align
                 )
         sections = self.sections
         for index in sections.inside(start, end):
@@ -234,27 +223,33 @@ class Image:
     def writes(self) -> tuple[Write, ...]:
         """All that differs from the file, later ones over earlier ones."""
         self._write_dynamic()
-        for offset, record in self.sections.headers():
-            self.write(offset, record)
-        table = tuple(self.segments)
-        if table != self.facts.segments or len(table) != self.header.phnum:
-            self.write(self.header.phoff, b"".join(map(self.layout.pack_segment, table)))
+        self.write(*self.sections.headers())
+        self._write_segments()
         if self.header != self._original_header:
             self.write(f.HEADER_OFFSET, self.layout.header.pack(*self.header))
         self._check_program()
         return tuple(self.written)
 
+    def _write_segments(self) -> None:
+        old, new = self.facts.segments, self.segments
+        moved = self.header.phoff != self._original_header.phoff or len(new) != len(old)
+        changed = [index for index, segment in enumerate(new) if moved or segment != old[index]]
+        if changed:
+            data = b"".join(map(self.layout.pack_segment, new[changed[0] : changed[-1] + 1]))
+            self.write(self.header.phoff + changed[0] * self.layout.segment.size, data)
+
     def _check_program(self) -> None:
         """Refuse a plan that would write into code or data: a fault of ours, or a file that lies."""
         interpreter = next((s.offset for s in self.facts.segments if s.type == f.PT_INTERP), -1)
         program = self.sections.program(interpreter)
+        if not program:
+            return
+        starts = [start for start, _ in program]
         for write in self.written:
-            first, last = write.offset, write.offset + len(write.data)
-            for start, end in program:
-                if first < end and start < last and not self._is_got(write):
-                    raise ElfError(
-                        "cannot be edited", why="its section headers say that tables lie in its code"
-                    )
+            # Of the parts that begin before its end, only the last one can reach into it.
+            part = bisect_left(starts, write.offset + len(write.data)) - 1
+            if part >= 0 and write.offset < program[part][1] and not self._is_got(write):
+                raise ElfError("cannot be edited", why="its section headers say that tables lie in its code")
 
     def _is_got(self, write: Write) -> bool:
         return len(write.data) == self.layout.word.size and write.offset == self._got_at
@@ -300,7 +295,7 @@ class Image:
         _, old = self.dynamic_at
         self.dynamic_at = (offset, address)
         self.slots = room // self.layout.dynamic.size
-        got = self.tag(_DT_PLTGOT)
+        got = self.values.get(_DT_PLTGOT)
         if got is not None and self.facts.machine in (f.EM_X86_64, f.EM_386, f.EM_AARCH64):
             # The psABIs: the first entry of the GOT holds the address of the dynamic section.
             at, mapped = file_offset(self.facts.segments, got)
@@ -310,23 +305,22 @@ class Image:
                 self._got_at = at
 
     def _write_dynamic(self) -> None:
-        record = self.layout.dynamic
+        step = self.layout.dynamic.size
         offset, address = self.dynamic_at
         old_address = next(s.vaddr for s in self.facts.segments if s.type == f.PT_DYNAMIC)
         entries = self._relative_entries(address, old_address)
-        packed = b"".join(record.pack(tag, value) for tag, value in entries)
-        packed += bytes(self.slots * record.size - len(packed))
         if address != old_address:
-            self.write(offset, packed)
+            self.write(offset, self._packed(entries).ljust(self.slots * step, b"\0"))
             return
-        old = self.read(offset, len(packed))
-        step = record.size
-        differing = [
-            at for at in range(0, len(packed), step) if packed[at : at + step] != old[at : at + step]
-        ]
+        new, old = _filled(entries, self.slots), _filled(self.facts.dynamic, self.slots)
+        differing = [index for index in range(self.slots) if new[index] != old[index]]
         if differing:
-            first, last = differing[0], differing[-1] + step
-            self.write(offset + first, packed[first:last])
+            first, last = differing[0], differing[-1] + 1
+            self.write(offset + first * step, self._packed(new[first:last]))
+
+    def _packed(self, entries: Sequence[tuple[int, int]]) -> bytes:
+        numbers = [number for entry in entries for number in entry]
+        return struct.pack(f"{self.layout.mark}{len(numbers)}{self.layout.word_code}", *numbers)
 
     def _relative_entries(self, address: int, old_address: int) -> list[tuple[int, int]]:
         """DT_MIPS_RLD_MAP_REL counts from its own place, which may be another one now."""
@@ -340,6 +334,11 @@ class Image:
                 value += old_address + places[tag] * step - address - index * step
             entries.append((tag, value & wrap))
         return entries
+
+
+def _filled(entries: Sequence[tuple[int, int]], slots: int) -> list[tuple[int, int]]:
+    """The entries and the empty ones behind them."""
+    return [*entries, *[(f.DT_NULL, 0)] * (slots - len(entries))]
 
 
 _SH_SIZE = 5

@@ -62,7 +62,7 @@ def collect(notes: Notes, data: bytes, layout: Layout, align: int, machine: int)
             if kind == NT_GNU_BUILD_ID:
                 notes.build_id = description
             elif kind == NT_GNU_ABI_TAG and len(description) >= 16:
-                system, *kernel = Struct(layout.mark + "4I").unpack_from(description)
+                system, *kernel = _ABI_TAG[layout.mark].unpack_from(description)
                 if system == 0:
                     notes.kernel = (kernel[0], kernel[1], kernel[2])
             elif kind == NT_GNU_PROPERTY and machine in (EM_X86_64, EM_386):
@@ -118,4 +118,5 @@ def _isa_needed(description: bytes, layout: Layout) -> int:
 
 
 _HEADERS = {mark: Struct(mark + "III") for mark in "<>"}
+_ABI_TAG = {mark: Struct(mark + "4I") for mark in "<>"}
 _PAIRS = {mark: Struct(mark + "II") for mark in "<>"}

@@ -8,28 +8,36 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from itertools import repeat
 from os import urandom
 from pathlib import Path
+from typing import NamedTuple
 
 from bundler.elf.check import check_plan
 from bundler.elf.edits import Edits
 from bundler.elf.format import ElfError, ReadAt
 from bundler.elf.place import Tier
 from bundler.elf.plan import Plan, plan_edits
-from bundler.elf.read import parse_elf, reader
-from bundler.errors import BundleError, raise_all
+from bundler.elf.read import parse_elf
+from bundler.errors import BundleError, EnvironmentLacks, raise_all
 
 _CHUNK = 1 << 20
-_BLOCK = 1 << 14
+_BLOCK = 1 << 12
 """Bytes compared at once."""
+_SHARE = 64
+"""Files that a worker takes at once."""
+_WORTH_WORKERS = 4 * _SHARE
+"""Fewer files are done before workers have started."""
+
+Group = list[tuple[str | Path, Edits]]
+"""Names of one file, each with what is wanted of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class PatchResult:
+class PatchResult(NamedTuple):
     """What was done to one file; sizes in bytes."""
 
     path: str
@@ -58,17 +66,20 @@ def patch_files(
     files: Iterable[tuple[str | Path, Edits]],
     *,
     in_place: bool = False,
+    workers: int = 1,
     done: Callable[[PatchResult], None] | None = None,
     problems: list[BundleError] | None = None,
 ) -> list[PatchResult]:
     """Edit many files; hard links to one file, which must all be given, are written once.
 
-    All files are tried, and ``done`` is called for each that went well.  The problems of the others are
-    appended to ``problems`` or, without it, raised together at the end.
+    All files are tried, and ``done`` is called for each that went well, in their order.  The problems of
+    the others are appended to ``problems`` or, without it, raised together at the end.  Many files are
+    shared among ``workers``: processes, which are forked, so more than one is for programs without
+    threads.
     """
     results: list[PatchResult] = []
     refused: list[BundleError] = []
-    groups: dict[tuple[int, int], list[tuple[str | Path, Edits]]] = {}
+    groups: dict[tuple[int, int], Group] = {}
     for path, edits in files:
         try:
             with _errors_named(path):
@@ -76,14 +87,12 @@ def patch_files(
                 groups.setdefault((status.st_dev, status.st_ino), []).append((path, edits))
         except BundleError as problem:
             refused.append(problem)
-    for group in groups.values():
-        try:
-            for result in _patch_group(group, in_place):
-                results.append(result)
-                if done is not None:
-                    done(result)
-        except BundleError as problem:
-            refused.append(problem)
+    for found, wrong in _patch_groups(list(groups.values()), in_place, workers):
+        refused += wrong
+        results += found
+        if done is not None:
+            for result in found:
+                done(result)
     if problems is None:
         raise_all(refused)
     else:
@@ -91,9 +100,48 @@ def patch_files(
     return results
 
 
-def _patch_group(group: list[tuple[str | Path, Edits]], in_place: bool) -> list[PatchResult]:
+def _patch_groups(
+    groups: Sequence[Group], in_place: bool, workers: int
+) -> Iterator[tuple[list[PatchResult], list[BundleError]]]:
+    """What was done and what was refused, share by share in the order of ``groups``."""
+    shares = [groups[start : start + _SHARE] for start in range(0, len(groups), _SHARE)]
+    if workers == 1 or len(groups) < _WORTH_WORKERS:
+        yield from (_patch_share(share, in_place) for share in shares)
+        return
+    # What most callers never need takes long to load.
+    from concurrent.futures import ProcessPoolExecutor
+    from concurrent.futures.process import BrokenProcessPool
+    from multiprocessing import get_context
+
+    # On Ctrl-C the workers finish what they have begun; it is for this process to say something.
+    context, quiet = get_context("fork"), (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(workers, context, signal.signal, quiet) as pool:
+        try:
+            yield from pool.map(_patch_share, shares, repeat(in_place))
+        except BrokenProcessPool as error:
+            raise EnvironmentLacks(
+                "a process that patched files was killed",
+                why="perhaps the machine has too little memory",
+                hint="start again: what is done is left as it is",
+            ) from error
+
+
+def _patch_share(share: Sequence[Group], in_place: bool) -> tuple[list[PatchResult], list[BundleError]]:
+    results: list[PatchResult] = []
+    refused: list[BundleError] = []
+    for group in share:
+        try:
+            results += _patch_group(group, in_place)
+        except BundleError as problem:
+            refused.append(problem)
+    return results, refused
+
+
+def _patch_group(group: Group, in_place: bool) -> list[PatchResult]:
     """Edit one file that has the given names."""
     path, edits = group[0]
+    if len(group) == 1:
+        return [patch_file(path, edits, in_place=in_place)]
     if any(other != edits for _, other in group):
         raise ElfError("is to be edited in two ways under two names", where=os.fspath(path))
     names = sorted({_resolved(name) for name, _ in group})
@@ -144,13 +192,14 @@ def _resolved(path: str | Path) -> str:
 
 def _cached(descriptor: int) -> ReadAt:
     """Reads of an open file that keep its first page, which is asked for again and again."""
-    direct = reader(descriptor)
-    head = direct(0, 4096)
+    pread = os.pread
+    head = pread(descriptor, 4096, 0)
+    held = len(head)
 
     def read(offset: int, size: int) -> bytes:
-        if offset + size <= len(head):
+        if offset + size <= held:
             return head[offset : offset + size]
-        return direct(offset, size)
+        return pread(descriptor, size, offset)
 
     return read
 
@@ -233,12 +282,12 @@ def _compare(source: int, plan: Plan, descriptor: int) -> None:
         raise ElfError("was not written as planned", why="the size differs")
     written = {
         number
-        for write in plan.writes
-        for number in range(write.offset // _BLOCK - 1, (write.end - 1) // _BLOCK + 2)
+        for at, data in plan.writes
+        for number in range(max(0, at // _BLOCK - 1), (at + len(data) - 1) // _BLOCK + 2)
     }
-    for number in sorted(written):
+    for number in written:
         at, size = number * _BLOCK, min(_BLOCK, plan.size - number * _BLOCK)
-        if number < 0 or size <= 0:
+        if size <= 0:
             continue
         expected = bytearray(os.pread(source, size, at).ljust(size, b"\0"))
         for write in plan.writes:

@@ -7,7 +7,6 @@ headers, where there are any, only say how long they are.
 from __future__ import annotations
 
 from array import array
-from dataclasses import replace
 from sys import byteorder
 
 from bundler.elf import format as f
@@ -33,7 +32,7 @@ def movable(image: Image) -> list[Piece]:
         (f.DT_SYMTAB, f.SHT_DYNSYM),
         (f.DT_STRTAB, f.SHT_STRTAB),
     ):
-        address = dict(image.facts.dynamic).get(tag)
+        address = image.values.get(tag)
         if address is None or (tag == f.DT_STRTAB and image.strings_grew):
             continue
         size = _table_size(image, tag, kind, address)
@@ -47,7 +46,7 @@ def movable(image: Image) -> list[Piece]:
 
 def versions(image: Image) -> list[Piece]:
     """The tables of symbol versions, in file order, where section headers tell how long they are."""
-    entries = dict(image.facts.dynamic)
+    entries = image.values
     pieces = []
     for tag, kind in (
         (f.DT_VERSYM, f.SHT_GNU_VERSYM),
@@ -59,13 +58,13 @@ def versions(image: Image) -> list[Piece]:
             offset, room = file_offset(image.facts.segments, entries[tag])
             if size <= room:
                 # Its old place is the string table's now, and not to be wiped after that was written.
-                pieces.append(replace(_piece(image, offset, entries[tag], size, 8), wipe=False))
+                pieces.append(_piece(image, offset, entries[tag], size, 8)._replace(wipe=False))
     return sorted(pieces, key=lambda piece: piece.offset)
 
 
 def symbol_names(image: Image) -> set[int] | None:
     """References of the dynamic symbols to the string table; None if nothing tells their number."""
-    entries = dict(image.facts.dynamic)
+    entries = image.values
     address = entries.get(f.DT_SYMTAB)
     if address is None:
         return set()
@@ -82,7 +81,7 @@ def symbol_names(image: Image) -> set[int] | None:
 
 def symbol_count(image: Image) -> int | None:
     """The number of dynamic symbols; None if neither a section nor a hash table tells."""
-    entries = dict(image.facts.dynamic)
+    entries = image.values
     step = 24 if image.layout.bits == 64 else 16
     size = image.sections.at(entries.get(f.DT_SYMTAB, 0), f.SHT_DYNSYM)
     if size is not None:
@@ -137,7 +136,7 @@ def _table_size(image: Image, tag: int, kind: int, address: int) -> int | None:
     if size is not None:
         return size
     if tag == f.DT_STRTAB:
-        return dict(image.facts.dynamic).get(f.DT_STRSZ)
+        return image.values.get(f.DT_STRSZ)
     if tag == f.DT_SYMTAB:
         count = symbol_count(image)
         return None if count is None else count * (24 if image.layout.bits == 64 else 16)

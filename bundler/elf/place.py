@@ -6,7 +6,6 @@ segment takes the header of a note that is there twice, or a header more in the 
 
 from __future__ import annotations
 
-from dataclasses import replace
 from enum import IntEnum
 
 from bundler.elf import format as f
@@ -99,7 +98,7 @@ def fits_slack(image: Image, length: int) -> bool:
 def _append(image: Image, pieces: list[Piece], *, writable: bool) -> None:
     """Put the pieces behind the end of the file, in a loaded segment of their own."""
     page = _page(image)
-    pieces = [replace(piece, room=piece.room + piece.padding) for piece in pieces]
+    pieces = [piece._replace(room=piece.room + piece.padding) for piece in pieces]
     offset = _round_up(image.size, 16)
     address = _round_up(_memory_end(image), page) + offset % page
     offsets, end = _lay_out(pieces, offset, address - offset)
@@ -114,7 +113,7 @@ def _append_with_headers(image: Image, pieces: list[Piece], *, writable: bool) -
     ``e_phoff``, so there addresses and offsets must differ by the same number as here.
     """
     page = _page(image)
-    pieces = [replace(piece, room=piece.room + piece.padding) for piece in pieces]
+    pieces = [piece._replace(room=piece.room + piece.padding) for piece in pieces]
     first = image.segments[image.loads()[0]]
     if image.facts.is_executable or image.facts.interpreter is not None:
         base = first.vaddr - first.offset

@@ -7,8 +7,8 @@ little as it can.
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from typing import NamedTuple, cast
 
 from bundler.elf import format as f
 from bundler.elf.edits import Edits, Wanted, stated, want
@@ -32,8 +32,7 @@ Entry = tuple[int, int | bytes]
 """A dynamic tag and its value, or the string that its value will point at."""
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(NamedTuple):
     """What to write: ``writes`` in their order, later ones over earlier ones; ``size`` in bytes."""
 
     tier: Tier
@@ -89,9 +88,11 @@ def _set_dynamic(image: Image, wanted: Wanted, edits: Edits) -> tuple[list[Piece
     """Change entries, strings and version needs; the pieces that need another place."""
     entries = _entries(image.facts, wanted)
     pieces: list[Piece] = []
-    if any(isinstance(value, bytes) for _, value in entries) or _dropped(image.facts, entries):
-        pieces = _set_strings(image, entries, edits)
-    image.entries = [(tag, value) for tag, value in entries if isinstance(value, int)]
+    abandoned = _strings_of(image.facts.dynamic).difference(_strings_of(entries))
+    if abandoned or bytes in [type(value) for _, value in entries]:
+        pieces = _set_strings(image, entries, abandoned, edits)
+    # Each string has its place now.
+    image.entries = cast("list[tuple[int, int]]", entries)
     record = image.layout.dynamic.size
     if len(image.entries) < image.slots or len(image.entries) == len(image.facts.dynamic):
         return pieces, None
@@ -104,23 +105,26 @@ def _set_dynamic(image: Image, wanted: Wanted, edits: Edits) -> tuple[list[Piece
     return pieces, Piece(segment.offset, segment.vaddr, segment.filesz, None, room, align, wipe)
 
 
-def _set_strings(image: Image, entries: list[Entry], edits: Edits) -> list[Piece]:
-    """Find a place for each string, and put it into ``entries``; the table, if that needs another place."""
+def _set_strings(image: Image, entries: list[Entry], abandoned: set[int], edits: Edits) -> list[Piece]:
+    """Find a place for each string, and put it into ``entries``; the table, if that needs another place.
+
+    ``abandoned`` are the strings that the dynamic section pointed at and no longer does.
+    """
     offset, size = _string_table(image)
     table = StringTable(image.read(offset, size))
-    needs = _version_names(image, f.DT_VERNEED, need_names)
     renamed = {_raw(old): _raw(new) for old, new in edits.replace_needed.items() if old in image.facts.needed}
+    if edits.keep_strings:
+        abandoned = set()
+    needs = _NO_NAMES
+    if renamed or abandoned or table.is_padded:
+        needs = _version_names(image, f.DT_VERNEED, need_names)
     files: list[tuple[int, int | bytes]] = [
         (at, renamed.get(table.text(value), value) if renamed else value) for at, value in needs.files
     ]
-    abandoned: set[int] = set()
     if not edits.keep_strings:
-        abandoned.update(value for tag, value in image.facts.dynamic if tag in f.STRING_TAGS)
-        abandoned.update(value for _, value in needs.files)
-        abandoned.difference_update(value for _, value in files if isinstance(value, int))
-        abandoned.difference_update(
-            value for tag, value in entries if tag in f.STRING_TAGS and isinstance(value, int)
-        )
+        abandoned.update([value for _, value in needs.files])
+        abandoned.difference_update([value for _, value in files if isinstance(value, int)])
+        abandoned -= _strings_of(entries)
     if abandoned or table.is_padded:
         kept = _kept_references(image, entries, files, needs)
         if kept is not None:
@@ -146,8 +150,11 @@ def _entries(facts: ElfFile, wanted: Wanted) -> list[Entry]:
         (f.DT_RUNPATH, wanted.runpath) if wanted.runpath is not None else (f.DT_RPATH, wanted.rpath)
     )
     paths_change = (wanted.rpath, wanted.runpath) != (facts.rpath, facts.runpath)
-    for tag, value in facts.dynamic:
-        if tag == f.DT_NEEDED:
+    for entry in facts.dynamic:
+        tag, value = entry
+        if tag not in _EDITED:
+            entries.append(entry)
+        elif tag == f.DT_NEEDED:
             entries += needed
             needed = []
         elif tag in (f.DT_RPATH, f.DT_RUNPATH) and paths_change:
@@ -178,15 +185,14 @@ def _needed_entries(facts: ElfFile, wanted: Wanted, values: list[int]) -> list[E
     return [(f.DT_NEEDED, known[name] if name in known else _raw(name)) for name in wanted.needed]
 
 
-def _dropped(facts: ElfFile, entries: list[Entry]) -> bool:
-    """Whether a string that an entry pointed at is no longer pointed at."""
-    before = {value for tag, value in facts.dynamic if tag in f.STRING_TAGS}
-    return not before <= {value for tag, value in entries if tag in f.STRING_TAGS}
+def _strings_of(entries: Sequence[Entry]) -> set[int]:
+    """Strings that are in their place already, and pointed at."""
+    return {value for tag, value in entries if tag in f.STRING_TAGS and isinstance(value, int)}
 
 
 def _string_table(image: Image) -> tuple[int, int]:
     """Offset and size; raises ElfError."""
-    address, size = image.tag(f.DT_STRTAB), image.tag(f.DT_STRSZ)
+    address, size = image.values.get(f.DT_STRTAB), image.values.get(f.DT_STRSZ)
     if address is None or not size:
         raise ElfError("has no dynamic string table")
     offset, room = file_offset(image.facts.segments, address)
@@ -197,9 +203,9 @@ def _string_table(image: Image) -> tuple[int, int]:
 
 def _version_names(image: Image, tag: int, names: Callable[[ReadAt, int, int, str], Names]) -> Names:
     """References of the symbol versions to the string table."""
-    address = image.tag(tag)
+    address = image.values.get(tag)
     if address is None:
-        return Names((), ())
+        return _NO_NAMES
     offset, room = file_offset(image.facts.segments, address)
     return names(image.read, offset, room, image.layout.mark)
 
@@ -212,8 +218,8 @@ def _kept_references(
     if symbols is None or any(tag in _UNKNOWN_REFERENCES for tag, _ in image.entries):
         return None
     kept = symbols
-    kept.update(value for tag, value in entries if tag in f.STRING_TAGS and isinstance(value, int))
-    kept.update(value for _, value in files if isinstance(value, int))
+    kept.update(_strings_of(entries))
+    kept.update([value for _, value in files if isinstance(value, int)])
     definitions = _version_names(image, f.DT_VERDEF, definition_names)
     kept.update(needs.others, definitions.others)
     return kept
@@ -223,7 +229,7 @@ def _write_strings(
     image: Image, table: StringTable, entries: list[Entry], offset: int, size: int, *, wipe: bool
 ) -> list[Piece]:
     """Write what changed in its place, or give the table as a piece that needs another one."""
-    address = image.tag(f.DT_STRTAB) or 0
+    address = image.values.get(f.DT_STRTAB, 0)
     if len(table.data) == size:
         for start, end in table.changed:
             image.write(offset + start, bytes(table.data[start:end]))
@@ -299,6 +305,8 @@ def _raw(name: str) -> bytes:
     return name.encode("utf-8", "surrogateescape")
 
 
+_NO_NAMES = Names((), ())
+_EDITED = frozenset({f.DT_NEEDED, f.DT_RPATH, f.DT_RUNPATH, f.DT_SONAME, f.DT_FLAGS_1})
 _UNKNOWN_REFERENCES = frozenset({0x6FFFFEF9, 0x6FFFFEF8, 0x6FFFFEF7, 0x6FFFFDF9})
 """GNU_LIBLIST, GNU_CONFLICT (prelink) and their kin refer to the string table from elsewhere."""
 _ADDRESS_TAGS = frozenset(

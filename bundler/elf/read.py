@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import os
 import stat
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, Literal
@@ -20,13 +21,13 @@ from bundler.elf.format import ByteOrder, ElfError, Layout, ReadAt, Segment, is_
 from bundler.elf.notes import MAX_NOTES, DlopenNote, Notes, collect
 from bundler.elf.tables import (
     MAX_STRING,
-    Strings,
     file_offset,
     no_strings,
     part,
     read_dynamic,
     read_header,
     read_segments,
+    strings,
 )
 from bundler.elf.versions import Version, VersionNeed, read_definitions, read_needs
 
@@ -202,6 +203,7 @@ def parse_elf(read: ReadAt, size: int) -> ElfFile:
     interpreter: str | None = None
     notes = Notes()
     noted: set[tuple[int, int]] = set()
+    note_bytes = 0
     for segment in segments:
         kind = segment.type
         if kind == f.PT_DYNAMIC:
@@ -212,16 +214,14 @@ def parse_elf(read: ReadAt, size: int) -> ElfFile:
             if interpreter is not None:
                 raise ElfError("there are two PT_INTERP segments")
             interpreter = _interpreter(read, head, segment, size)
-        elif (
-            kind in (f.PT_NOTE, f.PT_GNU_PROPERTY)
-            and segment.filesz
-            and (segment.offset, segment.filesz) not in noted
-        ):
-            noted.add((segment.offset, segment.filesz))
-            if sum(length for _, length in noted) > MAX_NOTES:
-                raise ElfError("has more notes than anything has to say")
-            data = part(read, head, segment.offset, segment.filesz)
-            collect(notes, data, layout, segment.align, header.machine)
+        elif kind == f.PT_NOTE or kind == f.PT_GNU_PROPERTY:
+            place = (segment.offset, segment.filesz)
+            if place[1] and place not in noted:
+                noted.add(place)
+                note_bytes += place[1]
+                if note_bytes > MAX_NOTES:
+                    raise ElfError("has more notes than anything has to say")
+                collect(notes, part(read, head, *place), layout, segment.align, header.machine)
 
     facts: dict[str, Any] = {}
     if dynamic is not None and dynamic.filesz and header.type in (f.ET_EXEC, f.ET_DYN):
@@ -264,18 +264,18 @@ def _dynamic_facts(
     for segment in segments:
         if segment.type == f.PT_LOAD and segment.offset + segment.filesz > size:
             raise ElfError("is truncated: a loaded segment ends beyond the end of the file")
-    tags, values, spare = read_dynamic(read, layout, segments, dynamic)
+    entries, spare = read_dynamic(read, layout, segments, dynamic)
     # The loader keeps the last one of a tag that is there twice.
-    last = dict(zip(tags, values, strict=True))
+    last = dict(entries)
     get = last.get
 
-    string = no_strings
+    string: Callable[[int], str] = no_strings
     if f.DT_STRTAB in last:
         offset, room = file_offset(segments, last[f.DT_STRTAB])
         length = get(f.DT_STRSZ, 0)
         if length > room:
             raise ElfError("the dynamic string table ends beyond its segment")
-        string = Strings(read, offset, length)
+        string = strings(read, offset, length)
 
     def named(tag: int) -> str | None:
         return string(last[tag]) if tag in last else None
@@ -283,7 +283,7 @@ def _dynamic_facts(
     def all_named(tag: int) -> tuple[str, ...]:
         if tag not in last:
             return ()
-        return tuple(string(value) for this, value in zip(tags, values, strict=True) if this == tag)
+        return tuple([string(value) for this, value in entries if this == tag])
 
     flags, flags_1 = get(f.DT_FLAGS, 0), get(f.DT_FLAGS_1, 0)
     needs: tuple[VersionNeed, ...] = ()
@@ -296,7 +296,7 @@ def _dynamic_facts(
         definitions = read_definitions(read, offset, room, layout.mark, string)
     return {
         "is_dynamic": True,
-        "dynamic": tuple(zip(tags, values, strict=True)),
+        "dynamic": entries,
         "spare_tags": spare,
         "needed": all_named(f.DT_NEEDED),
         "soname": named(f.DT_SONAME),

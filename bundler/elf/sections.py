@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from bundler.elf import format as f
 from bundler.elf.format import Header, Layout
 
@@ -16,6 +14,7 @@ class Sections:
 
     def __init__(self, layout: Layout, header: Header, data: bytes) -> None:
         self._layout, self._header = layout, header
+        self._data = data
         self._rows = list(layout.section.iter_unpack(data))
         columns: tuple[tuple[int, ...], ...] = tuple(zip(*self._rows, strict=True)) or ((),) * 10
         self.types, self.flags, self.addresses, self.offsets, self.sizes = columns[1:6]
@@ -40,39 +39,48 @@ class Sections:
                 return size
         return None
 
-    def inside(self, start: int, end: int) -> Iterator[int]:
+    def inside(self, start: int, end: int) -> list[int]:
         """Numbers of the sections that are loaded from a range of the file and lie in it wholly."""
-        for index, (offset, size) in enumerate(zip(self.offsets, self.sizes, strict=True)):
-            if (
-                start <= offset
-                and offset + size <= end
-                and size
-                and self.flags[index] & f.SHF_ALLOC
-                and self.types[index] != f.SHT_NOBITS
-            ):
-                yield index
+        return [
+            index
+            for index, offset in enumerate(self.offsets)
+            if start <= offset < end
+            and 0 < self.sizes[index] <= end - offset
+            and self.flags[index] & f.SHF_ALLOC
+            and self.types[index] != f.SHT_NOBITS
+        ]
 
     def program(self, but: int) -> list[tuple[int, int]]:
         """Where code and data lie in the file, merged and sorted, without the section at ``but``."""
+        parts = [
+            (offset, offset + size)
+            for kind, offset, size in zip(self.types, self.offsets, self.sizes, strict=True)
+            if kind == f.SHT_PROGBITS and size and offset != but
+        ]
+        parts.sort()
         merged: list[tuple[int, int]] = []
-        for offset, kind, size in sorted(zip(self.offsets, self.types, self.sizes, strict=True)):
-            if kind == f.SHT_PROGBITS and size and offset != but:
-                if merged and offset - merged[-1][1] < _MERGED:
-                    start, end = merged.pop()
-                    merged.append((start, max(end, offset + size)))
-                else:
-                    merged.append((offset, offset + size))
-        return merged
+        first = last = -_MERGED
+        for start, end in parts:
+            if start - last >= _MERGED:
+                merged.append((first, last))
+                first, last = start, end
+            elif end > last:
+                last = end
+        merged.append((first, last))
+        return merged[1:]
 
     def place(self, index: int, address: int, offset: int, size: int) -> None:
         self.moved[index] = (address, offset, size)
 
-    def headers(self) -> Iterator[tuple[int, bytes]]:
-        """Offset and new content of each header that changes."""
+    def headers(self) -> tuple[int, bytes]:
+        """Offset and new content of the headers that change, from the first to the last of them."""
+        if not self.moved:
+            return 0, b""
         record = self._layout.section
-        for index, (address, offset, size) in sorted(self.moved.items()):
+        start, end = min(self.moved) * record.size, (max(self.moved) + 1) * record.size
+        data = bytearray(self._data[start:end])
+        for index, (address, offset, size) in self.moved.items():
             row = self._rows[index]
-            yield (
-                self._header.shoff + index * record.size,
-                record.pack(*row[:3], address, offset, size, *row[6:]),
-            )
+            at = index * record.size - start
+            record.pack_into(data, at, *row[:3], address, offset, size, *row[6:])
+        return self._header.shoff + start, bytes(data)

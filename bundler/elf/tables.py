@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Callable
 
 from bundler.elf import format as f
 from bundler.elf.format import ElfError, Header, Layout, ReadAt, Segment, is_elf
@@ -59,44 +60,62 @@ def part(read: ReadAt, head: bytes, offset: int, length: int) -> bytes:
     return read(offset, length) if offset < _MAX_OFFSET else b""
 
 
-class Strings:
-    """The dynamic string table, of which a large one is read piece by piece."""
+def strings(read: ReadAt, offset: int, size: int) -> Callable[[int], str]:
+    """Strings of the dynamic string table by where they begin in it: text, or an ElfError."""
+    if size > _SMALL_TABLE:
+        return _large_table(read, offset, size)
+    table = read(offset, size)
+    find = table.find
+    budget = _MAX_STRINGS
 
-    def __init__(self, read: ReadAt, offset: int, size: int) -> None:
-        self._read, self._offset, self._size = read, offset, size
-        self._budget = _MAX_STRINGS
-        self._table = read(offset, size) if size <= _SMALL_TABLE else None
-
-    def __call__(self, at: int) -> str:
-        """The string at ``at``, as text; raises ElfError."""
-        return self._raw(at).decode("utf-8", "surrogateescape")
-
-    def _raw(self, at: int) -> bytes:
-        if at >= self._size:
-            raise ElfError("a string lies beyond the dynamic string table")
-        if self._table is not None:
-            end = self._table.find(b"\0", at)
-            data = self._table[at:end]
-        else:
-            room = self._size - at
-            data = self._read(self._offset + at, min(room, 256))
-            end = data.find(b"\0")
-            if end < 0 and room > 256:
-                data = self._read(self._offset + at, min(room, MAX_STRING))
-                end = data.find(b"\0")
-            data = data[:end]
+    def string(at: int) -> str:
+        nonlocal budget
+        end = find(b"\0", at)
         if end < 0:
-            raise ElfError("a string of the dynamic string table has no end")
-        self._budget -= len(data)
-        if self._budget < 0:
-            raise ElfError("the strings that the dynamic section names are too long altogether")
-        return data
+            raise _no_string(at, size)
+        budget -= end - at
+        if budget < 0:
+            raise ElfError(_TOO_LONG)
+        return table[at:end].decode("utf-8", "surrogateescape")
+
+    return string
+
+
+def _large_table(read: ReadAt, offset: int, size: int) -> Callable[[int], str]:
+    """The same for a large table, of which only what is asked for is read."""
+    budget = _MAX_STRINGS
+
+    def string(at: int) -> str:
+        nonlocal budget
+        room = max(0, size - at)
+        data = read(offset + at, min(room, 256)) if room else b""
+        end = data.find(b"\0")
+        if end < 0 and room > 256:
+            data = read(offset + at, min(room, MAX_STRING))
+            end = data.find(b"\0")
+        if end < 0:
+            raise _no_string(at, size)
+        budget -= end
+        if budget < 0:
+            raise ElfError(_TOO_LONG)
+        return data[:end].decode("utf-8", "surrogateescape")
+
+    return string
+
+
+def _no_string(at: int, size: int) -> ElfError:
+    if at >= size:
+        return ElfError("a string lies beyond the dynamic string table")
+    return ElfError("a string of the dynamic string table has no end")
+
+
+_TOO_LONG = "the strings that the dynamic section names are too long altogether"
 
 
 def read_dynamic(
     read: ReadAt, layout: Layout, segments: tuple[Segment, ...], dynamic: Segment
-) -> tuple[tuple[int, ...], tuple[int, ...], int]:
-    """Tags and values up to the DT_NULL, and the number of spare entries behind it; raises ElfError."""
+) -> tuple[tuple[tuple[int, int], ...], int]:
+    """Tags with values up to the DT_NULL, and the number of spare entries behind it; raises ElfError."""
     if dynamic.filesz > f.MAX_DYNAMIC:
         raise ElfError("the dynamic section is too large")
     offset, room = file_offset(segments, dynamic.vaddr)
@@ -106,15 +125,16 @@ def read_dynamic(
     data = read(offset, count * layout.dynamic.size)
     if len(data) != count * layout.dynamic.size:
         raise ElfError("ends inside its dynamic section")
-    numbers = struct.unpack(f"{layout.mark}{2 * count}{'Q' if layout.bits == 64 else 'I'}", data)
+    numbers = struct.unpack(f"{layout.mark}{2 * count}{layout.word_code}", data)
     tags = numbers[::2]
     try:
         end = tags.index(f.DT_NULL)
     except ValueError:
         if not _is_zero_in_memory(read, segments, dynamic.vaddr + len(data), layout.bits // 8):
             raise ElfError("the dynamic section has no end (DT_NULL)") from None
-        return tags, numbers[1::2], -1
-    return tags[:end], numbers[1 : 2 * end : 2], _spare(numbers[2 * end + 2 :])
+        return tuple(zip(tags, numbers[1::2], strict=True)), -1
+    entries = tuple(zip(tags[:end], numbers[1 : 2 * end : 2], strict=True))
+    return entries, _spare(numbers[2 * end + 2 :])
 
 
 def _is_zero_in_memory(read: ReadAt, segments: tuple[Segment, ...], address: int, size: int) -> bool:

@@ -48,13 +48,14 @@ def read_needs(read: ReadAt, offset: int, room: int, mark: str, string: String) 
     def parse(data: bytes) -> tuple[VersionNeed, ...]:
         needs = []
         at = count = 0
+        unpack_need, unpack_version = need.unpack_from, auxiliary.unpack_from
         while True:
-            _, _, file, first, following = need.unpack_from(data, at)
+            _, _, file, first, following = unpack_need(data, at)
             versions = []
             here = at + first
             while True:
-                hashed, flags, _, name, next_one = auxiliary.unpack_from(data, here)
-                versions.append(Version(string(name), hashed, bool(flags & VER_FLG_WEAK)))
+                hashed, flags, _, name, next_one = unpack_version(data, here)
+                versions.append(Version(string(name), hashed, flags & VER_FLG_WEAK != 0))
                 count += 1
                 if count > MAX_VERSIONS:
                     raise ElfError("too many version needs")
