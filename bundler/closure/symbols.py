@@ -1,8 +1,8 @@
 """Symbols: what an object binds to others, and what it offers (deep mode, the equivalent of ``ldd -r``).
 
-Only symbols that relocations name are looked at: they are what the loader looks up.  Versions are left to
-the rules for versions; here a name that any object of the program defines will do, as for the loader where
-no versions are in play.
+Only symbols that relocations name are looked at: they are what the loader looks up.  A symbol is bound as
+glibc binds it (``elf/dl-lookup.c``, ``check_match``): one with a version to a definition of that version, or
+to one without any; one without a version to the first version that an object defines, or to its default.
 """
 
 from __future__ import annotations
@@ -11,14 +11,24 @@ import os
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 from bundler.closure.files import Files
 from bundler.closure.loaded import Closure
 from bundler.closure.report import Violation, finding
-from bundler.elf.format import DT_GNU_HASH, DT_HASH, DT_STRSZ, DT_STRTAB, DT_SYMTAB, LAYOUTS, Layout
+from bundler.elf.format import (
+    DT_GNU_HASH,
+    DT_HASH,
+    DT_STRSZ,
+    DT_STRTAB,
+    DT_SYMTAB,
+    DT_VERSYM,
+    LAYOUTS,
+    Layout,
+)
 from bundler.elf.read import ElfError, ElfFile
 from bundler.elf.tables import file_offset
+from bundler.elf.versions import HIDDEN, INDEX
 from bundler.errors import InputError
 
 DT_RELA, DT_RELASZ, DT_REL, DT_RELSZ, DT_PLTRELSZ, DT_PLTREL, DT_JMPREL = 7, 8, 17, 18, 2, 20, 23
@@ -28,14 +38,34 @@ MAX_TABLE = 64 << 20
 MAX_BUCKETS, MAX_CHAIN = 1 << 20, 1 << 16
 """Of a hash table: the largest libraries have some ten thousand buckets, and chains of a few."""
 _SHOWN = 5
+_FIRST_VERSION = 2
+"""The number of the first version that a file defines, behind its base's."""
+
+
+class Reference(NamedTuple):
+    """A symbol that an object must find, in itself or others."""
+
+    name: str
+    version: str | None = None
+
+    def __str__(self) -> str:
+        return f"{self.name}@{self.version}" if self.version else self.name
 
 
 @dataclass(frozen=True, slots=True)
 class Symbols:
-    """Names that an object defines for others, and those that it must find in others."""
+    """What an object defines for whom, and what it must find."""
 
-    defined: frozenset[str]
-    undefined: frozenset[str]
+    versioned: frozenset[Reference]
+    """Definitions with a version, for references with the same one."""
+    unversioned: frozenset[str]
+    """Names that are defined without a version, for references with any."""
+    bare: frozenset[str]
+    """Names that references without a version are bound to."""
+    undefined: frozenset[Reference]
+
+
+_NO_SYMBOLS = Symbols(frozenset(), frozenset(), frozenset(), frozenset())
 
 
 def read_symbols(stream: BinaryIO, facts: ElfFile) -> Symbols:
@@ -53,11 +83,16 @@ class SymbolChecker:
 
     def check(self, closure: Closure) -> Iterator[Violation]:
         """A finding for each object of the program whose symbols are defined by none; once for a file."""
-        defined: set[str] = set()
-        for item in closure.objects:
-            defined |= self._of(item.path, item.elf).defined
+        found = [self._of(item.path, item.elf) for item in closure.objects]
+        versioned = frozenset().union(*(symbols.versioned for symbols in found))
+        unversioned = frozenset().union(*(symbols.unversioned for symbols in found))
+        bare = frozenset().union(*(symbols.bare for symbols in found))
         for index, item in enumerate(closure.objects):
-            missing = sorted(self._of(item.path, item.elf).undefined - defined)
+            missing = sorted(
+                str(wanted)
+                for wanted in found[index].undefined - versioned
+                if wanted.name not in (unversioned if wanted.version else bare)
+            )
             if missing and item.path not in self._reported:
                 self._reported.add(item.path)
                 more = f" and {len(missing) - _SHOWN} more" if len(missing) > _SHOWN else ""
@@ -66,7 +101,7 @@ class SymbolChecker:
 
     def loads_by_name(self, path: str, facts: ElfFile) -> bool:
         """Whether a file calls dlopen."""
-        return not self._of(path, facts).undefined.isdisjoint(("dlopen", "dlmopen"))
+        return any(wanted.name in ("dlopen", "dlmopen") for wanted in self._of(path, facts).undefined)
 
     def _of(self, path: str, facts: ElfFile) -> Symbols:
         if path not in self._symbols:
@@ -75,7 +110,7 @@ class SymbolChecker:
                     self._symbols[path] = read_symbols(stream, facts)
             except InputError:
                 # What is wrong with the file is another rule's finding.
-                self._symbols[path] = Symbols(frozenset(), frozenset())
+                self._symbols[path] = _NO_SYMBOLS
         return self._symbols[path]
 
 
@@ -90,12 +125,13 @@ class _Reader:
 
     def read(self) -> Symbols:
         if DT_SYMTAB not in self._tags or DT_STRTAB not in self._tags:
-            return Symbols(frozenset(), frozenset())
+            return _NO_SYMBOLS
         strings = self._at(DT_STRTAB, self._tags.get(DT_STRSZ, 0))
         wanted = set(self._relocated())
         count = max(self._count(), max(wanted, default=0) + 1)
         table = self._at(DT_SYMTAB, count * self._symbol.size)
-        defined, undefined = set(), set()
+        owners, names = self._versions(count)
+        versioned, unversioned, bare, undefined = set(), set(), set(), set()
         for index, fields in enumerate(self._symbol.iter_unpack(table)):
             if self._facts.elf_class == 64:
                 name, info, _, section, _, _ = fields
@@ -104,12 +140,29 @@ class _Reader:
             binding = info >> 4
             if binding == STB_LOCAL or not name:
                 continue
-            if section:
-                defined.add(name)
-            elif index in wanted and binding != STB_WEAK:
-                undefined.add(name)
-        text = {name: _string(strings, name) for name in defined | undefined}
-        return Symbols(frozenset(text[name] for name in defined), frozenset(text[name] for name in undefined))
+            owner = owners[index] if owners else 0
+            version = names.get(owner & INDEX)
+            if not section:
+                if index in wanted and binding != STB_WEAK:
+                    undefined.add(Reference(_string(strings, name), version))
+                continue
+            text = _string(strings, name)
+            if version is not None:
+                versioned.add(Reference(text, version))
+            elif not owner & HIDDEN:
+                unversioned.add(text)
+            if owner & INDEX <= _FIRST_VERSION or not owner & HIDDEN:
+                bare.add(text)
+        return Symbols(frozenset(versioned), frozenset(unversioned), frozenset(bare), frozenset(undefined))
+
+    def _versions(self, count: int) -> tuple[tuple[int, ...], dict[int, str]]:
+        """Per symbol the number of its version, or nothing, and the versions by number."""
+        if DT_VERSYM not in self._tags:
+            return (), {}
+        facts = self._facts
+        needed = [version for need in facts.version_needs for version in need.versions]
+        names = {v.number: v.name for v in (*needed, *facts.version_definitions) if not v.base}
+        return struct.unpack(f"{self._layout.mark}{count}H", self._at(DT_VERSYM, 2 * count)), names
 
     def _relocated(self) -> Iterator[int]:
         """Indices of the symbols that relocations name."""

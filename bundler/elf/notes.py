@@ -74,7 +74,9 @@ def collect(notes: Notes, data: bytes, layout: Layout, align: int, machine: int)
 def parse_dlopen(description: bytes) -> tuple[DlopenNote, ...]:
     """The entries of one dlopen note: a JSON array of objects, or (older) one object.
 
-    Source: https://uapi-group.org/specifications/specs/elf_dlopen_metadata/ .  Raises ElfError.
+    Source: https://uapi-group.org/specifications/specs/elf_dlopen_metadata/ .  Its section is loaded as any
+    constant is, so a PT_NOTE segment holds it: one that is in section headers alone is not looked for.
+    Raises ElfError.
     """
     import json
 

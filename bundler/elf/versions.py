@@ -12,6 +12,8 @@ from typing import NamedTuple, TypeVar
 from bundler.elf.format import ElfError, ReadAt
 
 VER_FLG_BASE, VER_FLG_WEAK = 1, 2
+INDEX, HIDDEN = 0x7FFF, 0x8000
+"""Parts of an entry of DT_VERSYM."""
 MAX_VERSIONS = 1 << 16
 _FIRST = 4096
 """Bytes read at first: few files have more."""
@@ -29,6 +31,8 @@ class Version(NamedTuple):
     weak: bool
     base: bool = False
     """Only for definitions: the version that names the file itself."""
+    number: int = 0
+    """By which the symbols of the file name it (DT_VERSYM), without the bit that hides a symbol."""
 
 
 class VersionNeed(NamedTuple):
@@ -54,8 +58,9 @@ def read_needs(read: ReadAt, offset: int, room: int, mark: str, string: String) 
             versions = []
             here = at + first
             while True:
-                hashed, flags, _, name, next_one = unpack_version(data, here)
-                versions.append(Version(string(name), hashed, flags & VER_FLG_WEAK != 0))
+                hashed, flags, index, name, next_one = unpack_version(data, here)
+                weak = flags & VER_FLG_WEAK != 0
+                versions.append(Version(string(name), hashed, weak, False, index & INDEX))
                 count += 1
                 if count > MAX_VERSIONS:
                     raise ElfError("too many version needs")
@@ -78,12 +83,11 @@ def read_definitions(read: ReadAt, offset: int, room: int, mark: str, string: St
         versions = []
         at = 0
         while True:
-            _, flags, _, _, hashed, first, following = definition.unpack_from(data, at)
+            _, flags, index, _, hashed, first, following = definition.unpack_from(data, at)
             # The first auxiliary record is the version's own name; the others are its predecessors.
             name, _ = auxiliary.unpack_from(data, at + first)
-            versions.append(
-                Version(string(name), hashed, bool(flags & VER_FLG_WEAK), bool(flags & VER_FLG_BASE))
-            )
+            weak, base = flags & VER_FLG_WEAK != 0, flags & VER_FLG_BASE != 0
+            versions.append(Version(string(name), hashed, weak, base, index & INDEX))
             if not following:
                 return tuple(versions)
             if len(versions) > MAX_VERSIONS:
