@@ -59,7 +59,7 @@ test-kill: setup-dev ## builds killed at 500 random moments (BUNDLE_KILLS, BUNDL
 test-elf: setup-dev ## patch, run and judge every ELF file of a root of locked packages (about an hour)
 	@scripts/system-packages $(TEST_PACKAGES) $(ELF_PACKAGES)
 	BUNDLE_CORPUS_STEP=$${BUNDLE_CORPUS_STEP:-1} BUNDLE_CORPUS_ROOT=$$($(PYTHON) tests/elf/corpus_root.py) \
-		$(PYTEST) tests/elf/test_corpus.py $(PYTEST_ARGUMENTS)
+		$(PYTEST) tests/elf/test_corpus.py tests/elf/test_languages.py $(PYTEST_ARGUMENTS)
 
 fuzz-elf: setup-dev ## a million made ELF files that lie (BUNDLE_FUZZ_CASES, BUNDLE_FUZZ_SEED)
 	$(PYTHON) tests/elf/fuzz.py --cases $${BUNDLE_FUZZ_CASES:-1000000} --seed $${BUNDLE_FUZZ_SEED:-1}

@@ -67,18 +67,20 @@ def editable(facts: ElfFile) -> bool:
     return not facts.is_static and not is_loader(facts)
 
 
-def run(program: Path, place: Path, prefix: Path | None, *arguments: str) -> tuple[int | str, bytes, bytes]:
+def run(
+    program: Path, place: Path, prefix: Path | None, *arguments: str, root: Path = ROOT
+) -> tuple[int | str, bytes, bytes]:
     """Start ``program`` as if it lay at ``place``, as nobody, in namespaces where it can do no harm.
 
-    ``prefix`` is a directory with the patched libraries.
+    ``prefix`` is a directory with the patched libraries, without it the root's own.
     """
     argv = ["bwrap", "--unshare-all", "--die-with-parent", "--uid", "65534", "--gid", "65534", "--clearenv"]
     for directory in ("usr", "etc", "var/lib", "opt"):
-        if (ROOT / directory).exists():
-            argv += ["--ro-bind", str(ROOT / directory), f"/{directory}"]
+        if (root / directory).exists():
+            argv += ["--ro-bind", str(root / directory), f"/{directory}"]
     for name in ("bin", "sbin", "lib", "lib32", "lib64", "libx32"):
-        if (ROOT / name).is_symlink():
-            argv += ["--symlink", os.readlink(ROOT / name), f"/{name}"]
+        if (root / name).is_symlink():
+            argv += ["--symlink", os.readlink(root / name), f"/{name}"]
     argv += ["--dev", "/dev", "--proc", "/proc", "--tmpfs", "/tmp", "--tmpfs", "/run", "--chdir", "/tmp"]
     argv += [
         "--setenv",
@@ -91,7 +93,7 @@ def run(program: Path, place: Path, prefix: Path | None, *arguments: str) -> tup
         "PATH",
         "/usr/bin:/usr/sbin",
     ]
-    argv += ["--ro-bind", str(prefix or ROOT / TRIPLET), PREFIX]
+    argv += ["--ro-bind", str(prefix or root / TRIPLET), PREFIX]
     argv += ["--ro-bind", str(program), str(place), str(place), *arguments]
     try:
         done = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, timeout=30, check=False)

@@ -1,9 +1,10 @@
-"""Make the root of locked packages whose files the corpus tests patch.
+"""Make the roots of locked packages whose files the tests patch.
 
-    python tests/elf/corpus_root.py            print where it lies, unpacked if it is not there yet
+    python tests/elf/corpus_root.py            print where the corpus lies, unpacked if it is not there yet
     python tests/elf/corpus_root.py --lock     pin what the archive has now
 
-About a thousand programs and all libraries that they need, below the cache that builds use.
+The corpus has about a thousand programs and all libraries that they need; a small root has programs that
+compilers of other languages made.  Both lie below the cache that builds use.
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from bundler.store import Store  # noqa: E402
 from bundler.target import ARCHITECTURES  # noqa: E402
 
 SUITE = "trixie"
-LOCK = HERE / "corpus.lock"
+CORPUS, LANGUAGES = HERE / "corpus.lock", HERE / "languages.lock"
 LINKS = (("bin", "usr/bin"), ("sbin", "usr/sbin"), ("lib", "usr/lib"), ("lib64", "usr/lib64"))
+OTHER_LANGUAGES = ("age", "fd-find", "fzf", "ripgrep", "shfmt")
 PACKAGES = (
     *("base-files", "bash", "coreutils", "util-linux", "util-linux-extra", "bsdutils", "bsdextrautils"),
     *(
@@ -72,15 +74,21 @@ def main() -> int:
     if sys.argv[1:] == ["--lock"]:
         architecture = ARCHITECTURES["x86_64"]
         archive = open_archive(SUITE, architecture, cache / "debian" / SUITE)
-        LOCK.write_text(format_lock(refresh(archive, architecture, PACKAGES, close_over=True)))
+        for path, packages in ((CORPUS, PACKAGES), (LANGUAGES, OTHER_LANGUAGES)):
+            path.write_text(format_lock(refresh(archive, architecture, packages, close_over=True)))
         return 0
-    lock = read_lock(LOCK)
+    print(unpacked(CORPUS, cache))
+    return 0
+
+
+def unpacked(path: Path, cache: Path) -> Path:
+    """The root of the packages that a lock file names, unpacked if it is not there yet."""
+    lock = read_lock(path)
     fetcher = Fetcher(cache)
     files = fetcher.fetch_all(
         [Source(urls=(f"debian:{p.path}",), digest=p.digest, unpack="none") for p in lock.packages]
     )
-    print(make_buildroot(Store(cache), lock, files, LINKS))
-    return 0
+    return make_buildroot(Store(cache), lock, files, LINKS)
 
 
 if __name__ == "__main__":
