@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import stat
 import subprocess
 from pathlib import Path
@@ -17,7 +18,7 @@ from bundler.elf.edits import Edits
 from bundler.elf.patch import patch_file, patch_files
 from bundler.elf.place import Tier
 from bundler.elf.read import ElfError, read_file
-from bundler.errors import Problems
+from bundler.errors import BundleError, EnvironmentLacks, Problems
 
 RPATH = "/.deps/shell/1/lib"
 EDITS = Edits(rpath=RPATH, interpreter="/.deps/rt/1/lib/ld.so")
@@ -140,6 +141,52 @@ def test_all_files_are_tried_and_all_problems_told(file: Path, tmp_path: Path) -
         patch_files([(name, EDITS) for name in (bad[0], bad[1], file, bad[2])])
     assert [problem.where for problem in caught.value.problems] == [str(name) for name in bad]
     assert read_file(file).rpath == RPATH
+
+
+@pytest.fixture
+def many(tmp_path: Path) -> list[Path]:
+    """More files than one process takes at once, two of them not sound."""
+    directory = tmp_path / "many"
+    directory.mkdir()
+    data = forge(GROWS)
+    files = [directory / f"{number:03}" for number in range(400)]
+    for file in files:
+        file.write_bytes(data)
+    os.link(files[0], directory / "other")
+    files[70].write_bytes(data[:100])
+    files[390].write_text("text")
+    return [*files, directory / "other"]
+
+
+def test_workers_do_what_one_process_does(many: list[Path]) -> None:
+    def patch(workers: int) -> tuple[list[tuple[str, bool]], list[str], list[str]]:
+        problems: list[BundleError] = []
+        told: list[str] = []
+        results = patch_files(
+            ((file, EDITS) for file in many),
+            workers=workers,
+            done=lambda result: told.append(result.path),
+            problems=problems,
+        )
+        return [(result.path, result.changed) for result in results], told, [str(p) for p in problems]
+
+    results, told, problems = patch(3)
+    assert len(results) == 399 and all(changed for _, changed in results)
+    assert told == [path for path, _ in results]
+    again = patch(1)
+    assert [path for path, _ in again[0]] == told and not any(changed for _, changed in again[0])
+    assert again[2] == problems and len(problems) == 2
+    assert many[0].samefile(many[-1]) and all(read_file(Path(path)).rpath == RPATH for path in told)
+
+
+def killed(share: object, in_place: bool) -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def test_a_killed_worker_is_told(many: list[Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("bundler.elf.patch._patch_share", killed)
+    with pytest.raises(EnvironmentLacks, match="was killed"):
+        patch_files(((file, EDITS) for file in many), workers=2)
 
 
 def test_a_refused_file_is_untouched(tmp_path: Path) -> None:
