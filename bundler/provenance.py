@@ -14,7 +14,7 @@ from bundler.digest import Digest, hex_of
 from bundler.errors import InputError
 from bundler.key import builder_digest, buildroot_digest
 from bundler.pipeline import Pipeline
-from bundler.recipe import LockedPackage
+from bundler.recipe import LockedPackage, packages_of
 
 PREDICATE_TYPE = "https://slsa.dev/provenance/v1"
 BUILD_TYPE = "urn:bundle:build:1"
@@ -81,7 +81,6 @@ def _dependencies(pipeline: Pipeline, name: str, required: Mapping[str, Digest])
     """Sources, binary packages, patches, the build root, and the images of the bundles that it requires."""
     toolchain = pipeline.toolchain
     bundle = pipeline.plan.bundles[name]
-    locked = {package.name: package for package in toolchain.lock.packages}
     yield _dependency("build root", "", buildroot_digest(toolchain))
     for other, image in required.items():
         yield _dependency(f"bundle {other}", "", image)
@@ -89,7 +88,7 @@ def _dependencies(pipeline: Pipeline, name: str, required: Mapping[str, Digest])
         recipe = pipeline.plan.nodes[node].recipe
         for source in recipe.sources:
             yield _dependency(recipe.name, source.urls[0], source.digest)
-        for package in (locked[one] for one in recipe.packages):
+        for package in packages_of(recipe, toolchain):
             yield _package(package)
 
 

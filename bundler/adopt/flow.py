@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 from collections.abc import Callable, Mapping, Sequence
@@ -9,12 +10,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from bundler.adopt import gather
+from bundler.adopt.archives import gather_archive, gather_npm, gather_wheel
 from bundler.adopt.files import MARK, Described, bundle_text, recipe_text
-from bundler.adopt.gather import Gathered, Packages, Picked
 from bundler.adopt.layout import Layout, lay_out, to_words
 from bundler.adopt.needs import Library, Needs, find_needs, libraries_in
+from bundler.adopt.packages import Packages
+from bundler.adopt.picked import Picked
 from bundler.adopt.programs import Programs, find_programs
+from bundler.adopt.refuse import refuse
+from bundler.adopt.source import Gathered, as_version
 from bundler.adopt.tied import (
     DLOPEN,
     GENERIC,
@@ -29,6 +33,7 @@ from bundler.adopt.tied import (
     tie,
 )
 from bundler.closure.symbols import read_symbols
+from bundler.debian import Archive
 from bundler.digest import digest_file
 from bundler.errors import BundleError, InputError, Problems, raise_all
 from bundler.events import Sink, ignore
@@ -133,7 +138,7 @@ def adopt(settings: Settings, request: Request, images: Images, sink: Sink = ign
             )
             if not needs.missing or not found.more(needs.missing):
                 break
-        _check(needs, settings, request)
+        refuse(needs, settings.target.architecture, request.requires)
         layout = lay_out(found.tree, wanted, needs.libraries, found.place)
         if not layout.files:
             raise InputError("there is nothing to adopt", where=" ".join(request.sources))
@@ -162,10 +167,8 @@ def _gather(
     architecture = settings.target.architecture
     kinds = {source.partition(":")[0] for source in request.sources if ":" in source}
     if kinds == {"debian"} and all(source.startswith("debian:") for source in request.sources):
-        from bundler.debian import open_archive
-
         names = [source.partition(":")[2] for source in request.sources]
-        archive = open_archive(request.suite, architecture, settings.cache / "debian" / request.suite)
+        archive = _archive(settings, request.suite)
         return Packages(names, request.name, archive, fetcher, work, architecture)
     if len(request.sources) > 1:
         raise InputError("several sources can be adopted at once only if they are Debian packages")
@@ -182,12 +185,22 @@ def _gather(
         return Picked(tree, request.files, request.name, work, architecture)
     if kind == "pypi":
         project, _, version = rest.partition("==")
-        return gather.gather_wheel(project, version, request.name, fetcher, work, architecture)
+        return gather_wheel(project, version, request.name, fetcher, work, architecture)
     if kind == "npm":
         scope, name = ("@", rest[1:]) if rest.startswith("@") else ("", rest)
         package, _, version = name.partition("@")
-        return gather.gather_npm(scope + package, version, request.name, fetcher, work, architecture)
-    return gather.gather_archive(source, request.name, fetcher, work, architecture)
+        return gather_npm(scope + package, version, request.name, fetcher, work, architecture)
+    return gather_archive(source, request.name, fetcher, work, architecture)
+
+
+def _archive(settings: Settings, suite: str) -> Archive:
+    """The suite as it is now; offline, as it was when it was last asked for."""
+    from bundler.debian import KEYRING, KEYRING_VARIABLE, open_archive, read_archive
+
+    state = settings.cache / "debian" / suite
+    if settings.offline:
+        return read_archive(suite, state / "lists", keyring=Path(os.environ.get(KEYRING_VARIABLE) or KEYRING))
+    return open_archive(suite, settings.target.architecture, state)
 
 
 def _wanted(found: Gathered, drop: Sequence[str]) -> list[str]:
@@ -213,67 +226,6 @@ def _wanted(found: Gathered, drop: Sequence[str]) -> list[str]:
     return kept
 
 
-def _check(needs: Needs, settings: Settings, request: Request) -> None:
-    """Raise what stands against the adoption, all at once."""
-    architecture = settings.target.architecture
-    problems: list[BundleError] = []
-    for path, facts in needs.objects.items():
-        if facts.machine != architecture.elf_machine or facts.elf_class != architecture.elf_class:
-            problems.append(
-                InputError(
-                    f"is for another machine (ELF machine {facts.machine}), not {architecture.name}",
-                    where=path,
-                    hint="leave it out: --drop GLOB",
-                )
-            )
-        elif facts.interpreter and "ld-musl" in facts.interpreter:
-            problems.append(
-                InputError(
-                    "is linked to musl, and the runtime is glibc",
-                    where=path,
-                    why=f"its interpreter is {facts.interpreter}",
-                    hint="adopt the build for glibc",
-                )
-            )
-    for unmet in needs.unmet:
-        library = unmet.library
-        has = _highest(library, unmet.versions[0])
-        problems.append(
-            InputError(
-                f"needs {', '.join(unmet.versions)} of {unmet.name}",
-                where=unmet.needed_by,
-                why=f"{library.path}, of the bundle {library.bundle!r}, defines {has}",
-                hint="adopt an older build, or build it from source"
-                if library.bundle == RUNTIME
-                else f"do without --with {library.bundle}",
-            )
-        )
-    bundles = ", ".join(map(repr, dict.fromkeys((RUNTIME, *request.requires))))
-    for missing in needs.missing:
-        problems.append(
-            InputError(
-                f"needs {missing.name}, which is neither in the source nor in {bundles}",
-                where=missing.needed_by,
-                hint="--with BUNDLE names one that has it; --drop GLOB leaves out what needs it",
-            )
-        )
-    for name, one, other in needs.clashes:
-        problems.append(InputError(f"{name} means two files: {one} and {other}", hint="adopt them apart"))
-    raise_all(problems)
-
-
-def _highest(library: Library, like: str) -> str:
-    from bundler.debian_index import VersionKey
-
-    family = like.partition("_")[0] + "_"
-    same = [
-        version
-        for version in library.versions
-        if version.startswith(family) and version[len(family) :][:1].isdigit()
-    ]
-    return f"versions up to {max(same, key=VersionKey)}" if same else f"no versions {family}…"
-
-
 def _describe(
     settings: Settings,
     request: Request,
@@ -287,7 +239,7 @@ def _describe(
     origin = found.origin(layout)
     about = replace(
         origin.about,
-        version=gather.as_version(request.version or origin.about.version),
+        version=as_version(request.version or origin.about.version),
         license=request.license or origin.about.license,
     )
     facts = _facts(found.tree, layout, needs)

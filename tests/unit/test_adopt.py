@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import hashlib
+import io
+import tarfile
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import pytest
 from closure_forge import Forged, forge
 
+from bundler.adopt.archives import choose_wheel
 from bundler.adopt.files import Described, bundle_text, recipe_text
-from bundler.adopt.gather import as_version, choose_wheel, spdx
 from bundler.adopt.layout import Layout, lay_out, place_in_root, place_in_wheel, to_words
 from bundler.adopt.needs import Library, Missing, find_needs, libraries_in
+from bundler.adopt.packages import Packages
 from bundler.adopt.programs import find_programs
+from bundler.adopt.source import as_version, spdx
 from bundler.adopt.tied import Edit, Facts, edits_for, look_into, moved, settings, tie, variables_for
-from bundler.digest import digest_bytes
+from bundler.debian import MIRRORS_VARIABLE, Archive
+from bundler.digest import digest_bytes, digest_file, hex_of
 from bundler.errors import InputError
+from bundler.fetch import Fetcher
 from bundler.recipe import Accept, Source
 from bundler.recipe_file import parse_bundle, parse_recipe
 from bundler.target import ARCHITECTURES
@@ -25,9 +32,10 @@ from bundler.tree import DirectoryTree
 AMD64 = ARCHITECTURES["x86_64"]
 LOADER = "/lib64/ld-linux-x86-64.so.2"
 PLACE = place_in_root("x86_64-linux-gnu")
+Contents = Mapping[str, str | bytes | Forged]
 
 
-def tree(root: Path, files: Mapping[str, str | bytes | Forged]) -> DirectoryTree:
+def tree(root: Path, files: Contents) -> DirectoryTree:
     """Files by path: ``-> TEXT`` is a link; what begins with ``#!`` or is ELF can be executed."""
     for path, content in files.items():
         file = root / path
@@ -469,3 +477,95 @@ def test_choosing_a_wheel(version: str, expected: str) -> None:
 def test_no_wheel_that_fits() -> None:
     with pytest.raises(InputError, match=r"ruff==1\.0 has no wheel for x86_64 and glibc"):
         choose_wheel("ruff", WHEELS, "1.0", AMD64)
+
+
+# ---- Debian's packages ----
+
+
+def package(root: Path, files: Contents) -> bytes:
+    """A Debian binary package with these files."""
+    tree(root, files)
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w:xz") as archive:
+        archive.add(root, ".")
+    parts = [("debian-binary", b"2.0\n"), ("control.tar", b""), ("data.tar.xz", packed.getvalue())]
+    members = (
+        f"{name:<16}{0:<12}{0:<6}{0:<6}{100644:<8}{len(data):<10}`\n".encode()
+        + data
+        + b"\n" * (len(data) % 2)
+        for name, data in parts
+    )
+    return b"!<arch>\n" + b"".join(members)
+
+
+def archive(root: Path, packages: Mapping[str, tuple[str, Contents]]) -> Archive:
+    """An archive of packages, each with its ``Depends`` and its files, as a directory that is a mirror."""
+    stanzas = []
+    for name, (depends, files) in packages.items():
+        file = root / f"mirror/pool/{name}.deb"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(package(root / name, files))
+        stanzas.append(
+            f"Package: {name}\nVersion: 1:2.0-1\nArchitecture: amd64\nFilename: pool/{name}.deb\n"
+            f"Size: {file.stat().st_size}\nSHA256: {hex_of(digest_file(file))}\n"
+            + (f"Depends: {depends}\n" if depends else "")
+        )
+    text = "\n".join(stanzas)
+    (root / "mirror_dists_x_main_binary-amd64_Packages").write_text(text)
+    digests = {"main/binary-amd64/Packages": hashlib.sha256(text.encode()).hexdigest()}
+    return Archive("x", "now", root, digests)
+
+
+@pytest.fixture
+def packages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Packages]:
+    monkeypatch.setenv(MIRRORS_VARIABLE, (tmp_path / "mirror").as_uri())
+
+    def make(named: Sequence[str], held: Mapping[str, tuple[str, Contents]]) -> Packages:
+        work = tmp_path / "work"
+        work.mkdir()
+        return Packages(named, "app", archive(tmp_path, held), Fetcher(tmp_path / "cache"), work, AMD64)
+
+    return make
+
+
+def test_packages_bring_what_they_need_and_no_more(packages: Callable[..., Packages]) -> None:
+    """Only the packages whose libraries are needed are asked for theirs; what gave nothing is not pinned."""
+    found = packages(
+        ["app"],
+        {
+            "app": ("liba1, data, perl", {"usr/bin/app": program("liba.so.1")}),
+            "liba1": ("libb1", {"usr/lib/x86_64-linux-gnu/liba.so.1": library("liba.so.1", "libb.so.1")}),
+            "libb1": ("never", {"usr/lib/x86_64-linux-gnu/libb.so.1": library("libb.so.1")}),
+            "data": ("never", {"usr/share/app/data": "data"}),
+            "perl": ("never", {"usr/bin/perl": program()}),
+            "never": ("", {"usr/bin/never": program()}),
+        },
+    )
+    assert found.wanted == ("usr/bin/app",)
+    while True:
+        needs = find_needs(found.tree, found.wanted, {}, AMD64)
+        if not needs.missing or not found.more(needs.missing):
+            break
+    assert sorted(needs.libraries) == ["liba.so.1", "libb.so.1"]
+    layout = lay_out(found.tree, found.wanted, needs.libraries, found.place)
+    origin = found.origin(layout)
+    assert origin.lock is not None
+    assert [one.name for one in origin.lock.packages] == ["app", "liba1", "libb1"]
+    assert origin.about.version == "2.0-1"
+    assert to_words(layout, found.place, found.present(layout)).install == (
+        "usr/bin => bin",
+        "usr/lib/x86_64-linux-gnu => lib",
+    )
+    assert (found.owner("usr/share/app"), found.owner("usr/bin/never")) == ("debian:data", None)
+
+
+def test_a_package_that_writes_below_the_link_of_another(
+    tmp_path: Path, packages: Callable[..., Packages]
+) -> None:
+    victim = tmp_path / "victim"
+    victim.mkdir()
+    with pytest.raises(InputError, match="/usr/lib/x/planted of b lies below a link of a, /usr/lib/x"):
+        packages(
+            ["a", "b"], {"a": ("", {"usr/lib/x": f"-> {victim}"}), "b": ("", {"usr/lib/x/planted": "p"})}
+        )
+    assert not list(victim.iterdir())
