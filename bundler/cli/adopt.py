@@ -10,6 +10,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from bundler.cli import common
+from bundler.engine import connect
 from bundler.errors import ExitCode, InputError
 from bundler.progress import renderer
 from bundler.toml import display_name
@@ -119,7 +120,8 @@ def run(arguments: argparse.Namespace) -> int:
     )
 
     def images(name: str, stack: ExitStack) -> Image:
-        return common.image_of(name, arguments, stack)
+        chosen = "podman" if name.startswith("podman:") else arguments.engine
+        return common.image(name, arguments.out, stack, lambda: connect(chosen))
 
     with renderer(arguments.progress) as sink:
         adopted = adopt(settings, request, images, sink)

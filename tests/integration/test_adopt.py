@@ -181,7 +181,7 @@ def test_what_cannot_be_adopted(adopt: Adopter, tmp_path: Path) -> None:
 
 
 def test_files_of_a_root_and_of_an_image(
-    adopt: Adopter, foreign_root: Callable[[str], Path], foreign_image: Callable[[str], str], docker_host: str
+    docker_host: str, adopt: Adopter, foreign_root: Callable[[str], Path], foreign_image: Callable[[str], str]
 ) -> None:
     """The same files are the same bundle, wherever they are taken from; they run without their libraries."""
     from_root = [str(foreign_root("debian")), "--file", "/bin/ls", "--name", "list", "--version", "9"]
