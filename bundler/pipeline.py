@@ -264,7 +264,7 @@ class _Work:
 
     def _files(self, state: NodeState) -> list[Future[Path]]:
         recipe = state.node.recipe
-        packages = (self.locked[name].digest for name in recipe.packages)
+        packages = (package.digest for package in packages_of(recipe, self.pipeline.toolchain))
         return [self.files[digest] for digest in (*packages, *(s.digest for s in recipe.sources))]
 
     def _build(self, state: NodeState) -> None:
