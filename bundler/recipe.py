@@ -195,6 +195,8 @@ def lock_of(recipe: Recipe, toolchain: Toolchain) -> Lock:
 
 def packages_of(recipe: Recipe, toolchain: Toolchain) -> tuple[LockedPackage, ...]:
     """The pins of a recipe's packages, in its order; raises InputError naming those that its lock lacks."""
+    if not recipe.packages:
+        return ()
     locked = {package.name: package for package in lock_of(recipe, toolchain).packages}
     missing = [name for name in recipe.packages if name not in locked]
     if missing:

@@ -22,11 +22,13 @@ class Outside:
         surveyor = SimpleNamespace(outputs=self.outputs, look=lambda node: states[node.id])
         heights = {name: number for number, name in enumerate(reversed(self.sees))}
         pipeline: Any = SimpleNamespace(
-            surveyor=surveyor, plan=SimpleNamespace(heights=lambda: heights), settings=SimpleNamespace(jobs=1)
+            surveyor=surveyor,
+            plan=SimpleNamespace(heights=lambda: heights),
+            settings=SimpleNamespace(jobs=1),
+            toolchain=None,
         )
         work = _Work(pipeline, list(states.values()))
         work.files = {digest_of(name): Future() for name in self.sees}
-        work.locked = {}
         return work
 
     def state(self, name: str) -> Any:
