@@ -137,7 +137,7 @@ def run(arguments: argparse.Namespace) -> int:
         print(shown(line))
     if outcome is not None:
         packed = outcome.packed[-1]
-        print(f"{packed.reference} is in order, {packed.files} files, in {display_name(packed.layout)}")
+        print(f"{packed.reference} is in order, in {display_name(packed.layout)}")
         print(f"written: {', '.join(display_name(path) for path in adopted.written)}", file=sys.stderr)
     return ExitCode.DONE
 

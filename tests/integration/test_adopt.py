@@ -108,7 +108,7 @@ def test_a_tarball(adopt: Adopter, tarball: Path, foreign_root: Callable[[str], 
     ]
     assert told.splitlines()[8:] == [
         "  bin/hello-perl: /usr/bin/perl",
-        "hello:1.2 is in order, 6 files, in out/hello",
+        "hello:1.2 is in order, in out/hello",
     ]
     root = where if where == "scratch" else foreign_root(where)
     harm = ("--env", "LD_LIBRARY_PATH=/nowhere")
