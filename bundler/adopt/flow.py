@@ -295,11 +295,11 @@ def _facts(tree: FileTree, layout: Layout, needs: Needs) -> dict[str, Facts]:
             continue
         with tree.open(path) as stream:
             try:
-                calls = read_symbols(stream, facts).undefined & (SHELL | USERS | DLOPEN)
+                calls = {reference.name for reference in read_symbols(stream, facts).undefined}
             except InputError:
-                calls = frozenset()
+                calls = set()
             stream.seek(0)
-            seen = look_into(stream.read(), calls)
+            seen = look_into(stream.read(), calls & (SHELL | USERS | DLOPEN))
             found[sources[path]] = replace(seen, paths=seen.paths - {facts.interpreter})
     return found
 
