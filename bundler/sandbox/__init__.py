@@ -33,7 +33,7 @@ def choose_sandbox(buildroot: Path, work: Path, wanted: str = "auto") -> Sandbox
             continue
         try:
             sandbox = make()
-            reason = sandbox.why_not(buildroot, room)
+            reason = _why_not(sandbox, buildroot, room)
         except EnvironmentLacks as error:
             reason = error.message + (f" ({error.why})" if error.why else "")
         else:
@@ -45,3 +45,12 @@ def choose_sandbox(buildroot: Path, work: Path, wanted: str = "auto") -> Sandbox
         why="; ".join(reasons),
         hint="install bubblewrap and allow user namespaces, or start a Docker engine",
     )
+
+
+def _why_not(sandbox: Sandbox, buildroot: Path, work: Path) -> str | None:
+    """The reason why ``sandbox`` does not work on this machine, or None."""
+    heard: list[bytes] = []
+    room = Room(buildroot, work, (), {"PATH": "/usr/bin:/bin"}, directory=HOME)
+    if sandbox.run(room, ["true"], heard.append) == 0:
+        return None
+    return b"".join(heard).decode(errors="replace").strip() or f"{sandbox.name} failed"

@@ -82,14 +82,6 @@ class Bubblewrap:
             shutil.rmtree(devices)
             devices.mkdir()
 
-    def why_not(self, buildroot: Path, work: Path) -> str | None:
-        """The reason why this machine cannot do it, or None."""
-        heard: list[bytes] = []
-        room = Room(buildroot, work, (), {"PATH": "/usr/bin:/bin"}, directory=HOME)
-        if self.run(room, ["true"], heard.append) == 0:
-            return None
-        return b"".join(heard).decode(errors="replace").strip() or "bubblewrap failed"
-
 
 def _devices_of(room: Room) -> Path:
     return room.work.with_name(room.work.name + ".dev")

@@ -80,14 +80,6 @@ class DockerSandbox:
             self.command(room, argv), environment=self._environment, output=output, stop=stop
         )
 
-    def why_not(self, buildroot: Path, work: Path) -> str | None:
-        """The reason why this machine cannot do it, or None."""
-        heard: list[bytes] = []
-        room = Room(buildroot, work, (), {"PATH": "/usr/bin:/bin"}, directory=HOME)
-        if self.run(room, ["true"], heard.append) == 0:
-            return None
-        return b"".join(heard).decode(errors="replace").strip() or "the engine failed"
-
     def _import_image(self, buildroot: Path) -> None:
         top = top_level(buildroot)
         name = _image_name(top)

@@ -50,9 +50,6 @@ class Sandbox(Protocol):
     def command(self, room: Room, argv: Sequence[str], *, interactive: bool = False) -> list[str]:
         """The command that does it, which a user can also paste."""
 
-    def why_not(self, buildroot: Path, work: Path) -> str | None:
-        """The reason why this machine cannot do it, or None."""
-
     def prepare(self, room: Room) -> None:
         """Make what :meth:`command` relies on; :meth:`run` does it by itself."""
 
