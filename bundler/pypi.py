@@ -11,6 +11,8 @@ import json
 import os
 import re
 import sys
+import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cache
 from html.parser import HTMLParser
@@ -19,12 +21,18 @@ from typing import TYPE_CHECKING
 from urllib.parse import unquote, urljoin, urlsplit
 
 from bundler import process
+from bundler.digest import digest_file
 from bundler.download import Failure, NetworkSettings, get_text
 from bundler.errors import EnvironmentLacks
 
 if TYPE_CHECKING:
     from requests import Session
 
+    from bundler.target import Architecture
+    from bundler.wheel_lock import Wheel
+
+MANYLINUX = 41
+"""Minor version of the C library that wheels may ask for: that of the toolchains (glibc 2.41)."""
 _ACCEPT = "application/vnd.pypi.simple.v1+json, text/html;q=0.5"
 _DEFAULT = re.compile(r"--index-url.*?\(default\s+(\S+?)\)", re.DOTALL)
 _SETTING = re.compile(r"(?:global|install|download|:env:)\.(index-url|extra-index-url|find-links)=(.*)\Z")
@@ -64,6 +72,30 @@ def parse_pip_settings(listed: str, default: str) -> PipSettings:
             found[match[1]] = str(ast.literal_eval(match[2])).split()
     indexes = [*found.get("index-url", [default]), *found.get("extra-index-url", [])]
     return PipSettings(tuple(i.rstrip("/") for i in indexes if i), tuple(found.get("find-links", [])))
+
+
+def resolve(requirements: Sequence[str], python: str, architecture: Architecture) -> tuple[Wheel, ...]:
+    """The wheels that requirements come to, as pip resolves them for a Python of that version.
+
+    Environment markers are read as our own Python reads them.  Raises EnvironmentLacks with pip's words.
+    """
+    from bundler.wheel_lock import Wheel
+
+    series = ".".join(python.split(".")[:2])
+    tags = [f"manylinux_2_{minor}_{architecture.name}" for minor in range(MANYLINUX, 4, -1)]
+    tags += [f"{tag}_{architecture.name}" for tag in ("manylinux2014", "manylinux2010", "manylinux1")]
+    with tempfile.TemporaryDirectory(prefix="bundle-") as work:
+        words = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--quiet"]
+        words += ["--only-binary=:all:", "--implementation=cp", f"--python-version={series}", "--dest", work]
+        words += [f"--platform={tag}" for tag in tags]
+        done = process.run([*words, *requirements], environment={**os.environ, "LC_ALL": "C.UTF-8"})
+        if not done.ok:
+            raise EnvironmentLacks(
+                "pip does not find wheels for " + ", ".join(requirements),
+                why=done.stderr.decode("utf-8", "replace").strip()[-1000:],
+                hint="loosen the recipe's 'wheels', or look at pip's configuration",
+            )
+        return tuple(Wheel(file.name, digest_file(file)) for file in sorted(Path(work).iterdir()))
 
 
 def normalized(name: str) -> str:

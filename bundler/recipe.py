@@ -112,6 +112,9 @@ class Recipe:
     """Globs in the source directory; empty: COPYING*, LICENSE*, LICENCE*, NOTICE*, COPYRIGHT*."""
     cpe: str | None = None
     purl: str | None = None
+    wheels: tuple[str, ...] = ()
+    """Requirements (PEP 508) on Python distributions; what they come to is pinned beside the recipe, and
+    among ``sources``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,6 +26,8 @@ from bundler.recipe import (
 )
 from bundler.style import Change, Style, arrange, complete, read_style, style_names
 from bundler.toml import Table, form
+from bundler.wheel_lock import FILE as WHEEL_LOCK
+from bundler.wheel_lock import read_wheel_lock
 
 LOCK = "recipe.lock"
 """Beside a recipe: pins the packages that it takes, instead of the toolchain's lock."""
@@ -34,6 +36,9 @@ NAME = form(r"[a-z0-9][a-z0-9+._-]*", "a name (lower-case letters, digits, '+', 
 SHORT = form(r"[a-z0-9][a-z0-9-]*", "the short name of a prefix (lower-case letters, digits, '-')")
 VERSION = form(r"[A-Za-z0-9][A-Za-z0-9+.~_-]*", "a version (letters, digits, '+', '.', '~', '_', '-')")
 STEP_NAME = form(r"[a-z][a-z0-9-]*", "the name of a step (lower-case letters, digits, '-')")
+REQUIREMENT = form(
+    r"[A-Za-z0-9][A-Za-z0-9 ._,<>=!~*\[\]-]*", "a requirement on a Python distribution (PEP 508)"
+)
 PACKAGE = form(r"[a-z0-9][a-z0-9+.-]+", "the name of a Debian package")
 VARIABLE = form(r"[A-Za-z_][A-Za-z0-9_]*", "the name of an environment variable")
 SHA256 = form(r"[0-9a-f]{64}", "a SHA-256 (64 lower-case hexadecimal digits)")
@@ -58,19 +63,32 @@ _PLACEHOLDER = re.compile(r"\{([^{}]*)\}")
 
 def read_recipe(path: Path) -> Recipe:
     """Parse ``<name>/recipe.toml``; raises InputError, or Problems for several."""
-    own = path.with_name(LOCK)
+    document, own = toml.load(path), path.with_name(LOCK)
+    locked: tuple[Source, ...] = ()
+    if "wheels" in document.data:
+        wheels = read_wheel_lock(path.with_name(WHEEL_LOCK), path.parent.name)
+        locked = tuple(wheel.source() for wheel in wheels)
     return parse_recipe(
-        toml.load(path),
+        document,
         path,
         patches=_patches(path.parent),
         lock=read_lock(own) if own.exists() else None,
+        locked=locked,
     )
 
 
 def parse_recipe(
-    document: toml.Document, path: Path, *, patches: tuple[Path, ...] = (), lock: Lock | None = None
+    document: toml.Document,
+    path: Path,
+    *,
+    patches: tuple[Path, ...] = (),
+    lock: Lock | None = None,
+    locked: tuple[Source, ...] = (),
 ) -> Recipe:
-    """The recipe that a document holds, as if it lay at ``path``; raises as :func:`read_recipe` does."""
+    """The recipe that a document holds, as if it lay at ``path``; raises as :func:`read_recipe` does.
+
+    ``locked`` are sources besides those that it lists.
+    """
     table = Table(document)
     name = table.text("name", form=NAME)
     if name != path.parent.name and NAME.pattern.match(name):
@@ -84,7 +102,10 @@ def parse_recipe(
         path=path,
         summary=table.text("summary", default=""),
         homepage=table.text("homepage", default=""),
-        sources=tuple(_source(item, name, version, path.parent) for item in table.tables("source")),
+        sources=(
+            *(_source(item, name, version, path.parent) for item in table.tables("source")),
+            *locked,
+        ),
         packages=table.words("packages", form=PACKAGE),
         lock=lock,
         patches=patches,
@@ -99,6 +120,7 @@ def parse_recipe(
         license_files=table.words("license_files", form=GLOB),
         cpe=table.optional("cpe"),
         purl=table.optional("purl"),
+        wheels=table.words("wheels", form=REQUIREMENT),
     )
     for key in ("depends", "build_depends"):
         if name in getattr(recipe, key):

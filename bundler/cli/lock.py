@@ -1,4 +1,4 @@
-"""``bundle lock``: pin what the toolchains and the build root take from Debian."""
+"""``bundle lock``: pin what toolchains and the build root take from Debian, and recipes from PyPI."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from bundler.toml import Table, did_you_mean, load
 
 NAME = "lock"
 GROUP = "tools"
-SUMMARY = "pin the packages of toolchains and build roots to what Debian has now"
+SUMMARY = "pin packages of toolchains and build roots, and wheels of recipes, to what is newest"
 EPILOG = """\
 The indexes come through the machine's apt, with its mirrors and proxies, into lists of their own; their
 signature is checked against the archive's keyring.
@@ -27,6 +27,7 @@ signature is checked against the archive's keyring.
 examples:
   bundle lock                       refresh every lock file, and show what changed
   bundle lock --check seed          say whether seed.lock is as the archive has it, and write nothing
+  bundle lock ansible               the wheels that the recipe's requirements come to, by pip
   bundle lock --sources rsync bash  print the files of source packages, as a recipe's [[source]] wants them
 """
 
@@ -43,7 +44,12 @@ class Wanted:
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("names", metavar="NAME", nargs="*", help="toolchain or build root (default: all)")
+    parser.add_argument(
+        "names",
+        metavar="NAME",
+        nargs="*",
+        help="toolchain, build root, or recipe with wheels (default: all but recipes)",
+    )
     parser.add_argument(
         "--check", action="store_true", help="write nothing; exit status 1 if a lock would change"
     )
@@ -61,9 +67,49 @@ def run(arguments: argparse.Namespace) -> int:
         suite = arguments.suite or wanted(settings.toolchains / "seed.toml").suite
         _print_sources(settings, suite, arguments.names, arguments.format)
         return ExitCode.DONE
-    files = _files(settings.toolchains, arguments.names)
-    changed = [file for file in files if _refresh(settings, wanted(file), write=not arguments.check)]
+    recipes = {name: file for name in arguments.names if (file := _with_wheels(settings, name))}
+    names = [name for name in arguments.names if name not in recipes]
+    files = _files(settings.toolchains, names) if names or not recipes else []
+    write = not arguments.check
+    changed = [file for file in files if _refresh(settings, wanted(file), write=write)]
+    changed += [file for file in recipes.values() if _refresh_wheels(settings, file, write=write)]
     return ExitCode.NOT_IN_ORDER if changed and arguments.check else ExitCode.DONE
+
+
+def _with_wheels(settings: Settings, name: str) -> Path | None:
+    """The file of a recipe of this name that asks for wheels."""
+    files = (directory / name / "recipe.toml" for directory in settings.recipes)
+    file = next((file for file in files if "/" not in name and file.is_file()), None)
+    return file if file and "wheels" in load(file).data else None
+
+
+def _refresh_wheels(settings: Settings, file: Path, *, write: bool) -> bool:
+    """The same as :func:`_refresh` for the wheels of a recipe, for the Python that it depends on."""
+    from bundler.catalogue import Catalogue
+    from bundler.pypi import resolve
+    from bundler.recipe_file import REQUIREMENT
+    from bundler.wheel_lock import FILE, format_wheel_lock, read_wheel_lock
+
+    requirements = Table(load(file)).words("wheels", form=REQUIREMENT)
+    python = Catalogue(
+        recipes=settings.recipes, images=settings.images, toolchains=settings.toolchains
+    ).recipe("python")
+    found = resolve(requirements, python.version, settings.target.architecture)
+    lock = file.with_name(FILE)
+    try:
+        before = {wheel.project: wheel for wheel in read_wheel_lock(lock, file.parent.name)}
+    except BundleError:
+        before = {}
+    after = {wheel.project: wheel for wheel in found}
+    names = [name for name in sorted(before.keys() | after.keys()) if before.get(name) != after.get(name)]
+    for name in names:
+        old, new = (table[name].version if name in table else "none" for table in (before, after))
+        print(f"{file.parent.name}: {name} {old} → {new}")
+    if names and write:
+        common.write_text(lock, format_wheel_lock(found))
+    state = f"{len(names)} changes" if names else "nothing changed"
+    print(f"{file.parent.name}: {len(found)} wheels; {state}", file=sys.stderr)
+    return bool(names)
 
 
 def _files(directory: Path, names: Sequence[str]) -> list[Path]:

@@ -10,7 +10,7 @@ PACKAGE = Path(bundler.__file__).parent
 LINES = [
     ["errors", "digest", "events"],
     ["target", "settings", "tree", "globs", "toml_positions", "toml", "elf"],
-    ["recipe", "style", "lock_file", "recipe_file", "catalogue", "pin"],
+    ["recipe", "style", "lock_file", "wheel_lock", "recipe_file", "catalogue", "pin"],
     ["plan", "key", "graph", "relocate", "closure", "labels", "oci", "traces", "scrub", "mount"],
     [
         "process",
