@@ -231,7 +231,7 @@ class _Tree:
         return io.BytesIO(self._files[path])
 
 
-SCOPE = Scope("/.deps/x/1", (), ARCHITECTURES["x86_64"])
+SCOPE = Scope("/.deps/x/1", (), ARCHITECTURES["x86_64"], deep=True)
 
 
 def found_cases() -> list[Case]:
