@@ -22,9 +22,13 @@ class Cost:
 
 
 def command(
-    argv: Sequence[str], *, environment: Mapping[str, str] | None = None, cwd: str | None = None
+    argv: Sequence[str],
+    *,
+    environment: Mapping[str, str] | None = None,
+    cwd: str | None = None,
+    statuses: Sequence[int] = (0,),
 ) -> Cost:
-    """What a command costs as a whole process with its children; raises if it fails."""
+    """What a command costs as a whole process with its children; raises if it ends with another status."""
     began = time.monotonic()
     process = subprocess.Popen(
         argv,
@@ -38,8 +42,11 @@ def command(
     said = process.stderr.read()
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
-    if process.returncode:
-        raise RuntimeError(f"{' '.join(argv)} failed: {said[-2000:].decode(errors='replace')}")
+    if process.returncode not in statuses:
+        started = " ".join(argv)[:500]
+        raise RuntimeError(
+            f"{started} ended with {process.returncode}: {said[-2000:].decode(errors='replace')}"
+        )
     return Cost(time.monotonic() - began, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
 
 
