@@ -8,6 +8,7 @@ import json
 import os
 import shutil
 import tempfile
+import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
@@ -86,6 +87,7 @@ class _Pusher:
         self._mount_from = mount_from
         self._memory = memory
         self._sink = sink
+        self._compressing = threading.Lock()
         self.sent = 0
         self.skipped = 0
 
@@ -95,7 +97,9 @@ class _Pusher:
         if known is not None and self._repository.has_blob(known.digest):
             self.skipped += 1
             return layer.diff_id, replace(layer, descriptor=known)
-        small = compress_layer(layer, self._codec, self._scratch)
+        # One keeps all cores busy; several at once would only need more memory.
+        with self._compressing:
+            small = compress_layer(layer, self._codec, self._scratch)
         self.push_blob(small.descriptor, small.blob, task=layer.comment)
         self._remember(layer, small)
         place = small.blob.file()
