@@ -139,7 +139,15 @@ def adopt(settings: Settings, request: Request, images: Images, sink: Sink = ign
             if not needs.missing or not found.more(needs.missing):
                 break
         refuse(needs, settings.target.architecture, request.requires)
-        layout = lay_out(found.tree, wanted, needs.libraries, found.place)
+        # Run paths lead to the bundles in reach first: a second copy would never be loaded, or beside theirs.
+        held = {
+            path: f"the bundle {reach.libraries[facts.soname].bundle} has it"
+            for path, facts in needs.objects.items()
+            if facts.is_library and facts.soname is not None and facts.soname in reach.libraries
+        }
+        kept = [path for path in wanted if path not in held]
+        layout = lay_out(found.tree, kept, needs.libraries, found.place)
+        layout = replace(layout, left_out=(*layout.left_out, *sorted(held.items())))
         if not layout.files:
             raise InputError("there is nothing to adopt", where=" ".join(request.sources))
         programs = find_programs(found.tree, layout, needs.objects, reach.programs, request.commands)

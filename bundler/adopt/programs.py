@@ -32,11 +32,12 @@ def find_programs(
     interpreters: Collection[str],
     chosen: Collection[str] = (),
 ) -> Programs:
-    """The commands of a layout: what can be run in ``bin``, and in other directories of that name by links.
+    """The commands of a layout: what can be run in ``bin``, or else in other directories of that name.
 
     ``objects`` are the ELF files by their path in the source, ``interpreters`` the names of programs that
     bundles in reach have.  Where there is no such directory every program is one.  With ``chosen`` these
     are the commands, by their name or their path below the prefix; raises InputError for one that is none.
+    What is not in ``bin`` gets a link there.
     """
     scripts = {target: name for target, path in layout.files.items() if (name := _interpreter(tree, path))}
     programs = {
@@ -54,16 +55,21 @@ def find_programs(
     for link, text in layout.links.items():
         if posixpath.normpath(posixpath.join(posixpath.dirname(link), text)) in runnable:
             runnable.add(link)
-    candidates = [path for path in runnable if "bin" in path.split("/")[:-1][-1:]]
     links = dict(layout.links)
     commands = set()
-    for path in sorted(_choose(runnable, chosen) if chosen else candidates or programs, key=_nearest):
+    for path in sorted(_choose(runnable, chosen) if chosen else _usual(runnable, programs), key=_nearest):
         at = f"bin/{posixpath.basename(path)}"
         if at not in layout.files and at not in links:
             links[at] = posixpath.relpath(path, "bin")
         if at == path or links.get(at) == posixpath.relpath(path, "bin"):
             commands.add(at)
     return Programs(replace(layout, links=links), tuple(sorted(commands)), tuple(sorted(foreign.items())))
+
+
+def _usual(runnable: Collection[str], programs: Collection[str]) -> Collection[str]:
+    top = [path for path in runnable if posixpath.dirname(path) == "bin"]
+    below = [path for path in runnable if posixpath.dirname(path).endswith("/bin")]
+    return top or below or programs
 
 
 def _nearest(path: str) -> tuple[bool, int, str]:

@@ -275,15 +275,30 @@ def test_commands(tmp_path: Path) -> None:
             "usr/bin/data": "data",
             "usr/lib/npm/cli.js": "#!/usr/bin/env node\n",
             "usr/lib/npm/gyp.py": "#!/usr/bin/env -S python3 -I\n",
-            "usr/lib/17/bin/initdb": program(),
-            "usr/lib/17/bin/node": program(),
-            "usr/lib/17/helper": program(),
+            "usr/lib/npm/bin/helper": program(),
         },
     )
     commands, links, foreign = programs(source)
-    assert commands == ("bin/initdb", "bin/node", "bin/npm", "bin/script")
-    assert links == {"bin/initdb": "../lib/17/bin/initdb", "bin/npm": "../lib/npm/cli.js"}
+    assert commands == ("bin/node", "bin/npm", "bin/script")
+    assert links == {"bin/npm": "../lib/npm/cli.js"}
     assert foreign == (("bin/perl-script", "/usr/bin/perl"), ("lib/npm/gyp.py", "python3"))
+
+
+def test_commands_of_other_bin_directories(tmp_path: Path) -> None:
+    source = tree(
+        tmp_path,
+        {
+            "usr/lib/17/bin/initdb": program(),
+            "usr/lib/17/bin/psql": program(),
+            "usr/lib/17/deeper/bin/psql": program(),
+            "usr/lib/17/helper": program(),
+            "usr/bin/psql": "#!/usr/bin/perl\n",
+        },
+    )
+    commands, links, _ = programs(source)
+    # A name that is taken stays what it is.
+    assert commands == ("bin/initdb",)
+    assert links == {"bin/initdb": "../lib/17/bin/initdb"}
 
 
 def test_programs_without_a_bin_directory(tmp_path: Path) -> None:
