@@ -198,6 +198,10 @@ def test_files_of_a_root_and_of_an_image(
     tar = adopt.written()["recipes/list/list.tar"]
     adopt("docker:" + foreign_image("debian"), *from_root[1:])
     assert adopt.written()["recipes/list/list.tar"] == tar
+    # Like any other bundle it goes into an engine, and into a container of an empty image.
+    assert adopt.run("list", foreign_image("scratch"), "ls", "/.deps/list/1") == "bin\nlib\nshare"
+    assert "bundle-list-" in adopt.bundle("volume", "list")
+    adopt.bundle("volume", "remove", "--all")
 
 
 def test_a_wheel(adopt: Adopter, foreign_root: Callable[[str], Path], tmp_path: Path) -> None:
