@@ -45,7 +45,7 @@ from bundler.oci.merged import ImageTree
 from bundler.pipeline import Outcome, Pipeline
 from bundler.plan import RUNTIME
 from bundler.recipe import Accept, Source
-from bundler.recipe_file import LOCK, parse_bundle, parse_recipe
+from bundler.recipe_file import LOCK, parse_bundle, parse_recipe, read_recipe
 from bundler.settings import Settings
 from bundler.store import Store, write_file
 from bundler.toml import display_name, parse
@@ -359,21 +359,41 @@ def _held(found: Gathered, layout: Layout, prefix: str) -> dict[str, str]:
 
 
 def write(adopted: Adopted) -> None:
-    """Write recipe and bundle file, the latter last; raises InputError where others wrote what is there."""
+    """Write recipe and bundle file, the latter last; raises InputError where others wrote what is there.
+
+    What an earlier adoption kept beside the recipe, and this one does not, goes.
+    """
     problems: list[BundleError] = []
     for path in adopted.written:
         if path.suffix == ".toml" and path.exists() and not path.read_bytes().startswith(MARK.encode()):
-            problems.append(
-                InputError("is there already, and 'bundle adopt' did not write it", where=display_name(path))
-            )
+            message = "is there already, and 'bundle adopt' did not write it"
+            problems.append(InputError(message, where=display_name(path)))
     raise_all(problems)
+    before = _beside(adopted.recipe)
     for path, source in adopted.beside.items():
         path.parent.mkdir(parents=True, exist_ok=True)
         partial = path.with_name(f".{path.name}.part")
         shutil.copyfile(source, partial)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
         partial.rename(path)
     for path, data in adopted.written.items():
         write_file(path, data)
+    for path in before - {*adopted.beside, *adopted.written}:
+        path.unlink(missing_ok=True)
+
+
+def _beside(recipe: Path) -> set[Path]:
+    """Files that an earlier adoption keeps beside its recipe; none where it cannot be read any more."""
+    try:
+        sources = read_recipe(recipe).sources
+    except BundleError:
+        return set()
+    return {recipe.with_name(LOCK), *(recipe.with_name(s.file_name) for s in sources if _is_beside(s))}
+
+
+def _is_beside(source: Source) -> bool:
+    return source.urls[0].startswith("file:") and not source.urls[0].startswith("file:/")
 
 
 def build(settings: Settings, adopted: Adopted, sink: Sink = ignore) -> Outcome:

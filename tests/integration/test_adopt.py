@@ -146,6 +146,11 @@ def test_the_same_again(adopt: Adopter, tarball: Path, tmp_path: Path) -> None:
     elsewhere("build", "hello", *inputs, "--progress", "none")
     index = "out/hello/index.json"
     assert (moved / index).read_bytes() == (tmp_path / index).read_bytes()
+    # A newer version takes the place of the older one.
+    newer = tmp_path / "hello-1.3.tar.gz"
+    shutil.copy(moved / "recipes/hello/hello-1.2.tar.gz", newer)
+    adopt(str(newer), "--name", "hello")
+    assert sorted(adopt.written()) == [name.replace("1.2", "1.3") for name in sorted(first)]
     # What somebody has written is not replaced.
     (tmp_path / "images/hello.toml").write_text("# mine\n")
     done = adopt.bundle.run(
