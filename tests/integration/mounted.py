@@ -9,6 +9,7 @@ from __future__ import annotations
 import atexit
 import shutil
 import subprocess
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -21,7 +22,8 @@ from bundler.settings import Settings, cache_directory
 from bundler.target import parse_target
 
 CHECKOUT = Path(__file__).parents[2]
-BUNDLES = ("runtime", "shell", "libs", "base", "gitartifact")
+EVERYDAY = ("runtime", "shell", "libs", "base", "gitartifact")
+BUNDLES = (*EVERYDAY, "chef")
 
 HOSTILE = {
     "LD_LIBRARY_PATH": "/lib:/usr/lib:/usr/lib/x86_64-linux-gnu",
@@ -51,6 +53,7 @@ class Mounted:
     environment: Mapping[str, str] = field(default_factory=dict)
     uid: int = 0
     network: bool = False
+    sysfs: bool = False
 
     def path(self, bundle: str, below: str) -> str:
         return f"{self.prefixes[bundle]}/{below}"
@@ -78,12 +81,15 @@ class Mounted:
                 words += ["--ro-bind", str(entry), f"/{entry.name}"]
         for name, tree in self.trees.items():
             words += ["--ro-bind", str(tree), self.prefixes[name]]
+        words += ["--ro-bind", "/sys", "/sys"] if self.sysfs else []
         words += ["--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp", "--bind", str(self.work), "/w"]
         return [*words, "--remount-ro", "/", "--chdir", "/w"]
 
-    def attempt(self, argv: Sequence[str], stdin: str = "") -> subprocess.CompletedProcess[str]:
+    def attempt(
+        self, argv: Sequence[str], stdin: str = "", *, timeout: float = 300
+    ) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
-            [*self.words(), *argv], input=stdin, capture_output=True, text=True, check=False, timeout=300
+            [*self.words(), *argv], input=stdin, capture_output=True, text=True, check=False, timeout=timeout
         )
 
     def bash(self, script: str) -> str:
@@ -93,8 +99,15 @@ class Mounted:
         return done.stdout
 
 
+def with_required(bundle: str) -> tuple[str, ...]:
+    """The bundle, after those that its file says it requires."""
+    return (*tomllib.loads((CHECKOUT / f"images/{bundle}.toml").read_text()).get("requires", ()), bundle)
+
+
 @cache
-def _built() -> tuple[Mapping[str, Bundle], Mapping[str, str], Mapping[str, Path]]:
+def _built(
+    names: tuple[str, ...],
+) -> tuple[Mapping[str, Bundle], Mapping[str, str], Mapping[str, Path]]:
     settings = Settings(
         cache=cache_directory(),
         recipes=(CHECKOUT / "recipes",),
@@ -105,9 +118,9 @@ def _built() -> tuple[Mapping[str, Bundle], Mapping[str, str], Mapping[str, Path
         out=_scratch(),
         jobs=2,
     )
-    pipeline = Pipeline(settings, ["gitartifact"])
+    pipeline = Pipeline(settings, names)
     pipeline.build()
-    planned = {name: pipeline.plan.bundles[name] for name in BUNDLES}
+    planned = {name: pipeline.plan.bundles[name] for name in names}
     return (
         {name: plan.bundle for name, plan in planned.items()},
         {name: plan.prefix for name, plan in planned.items()},
@@ -118,13 +131,9 @@ def _built() -> tuple[Mapping[str, Bundle], Mapping[str, str], Mapping[str, Path
     )
 
 
-def mount(work: Path, root: Path | None = None, names: Sequence[str] = BUNDLES) -> Mounted:
-    """The bundles ``names`` of BUNDLES in a container of ``root``; builds what the cache lacks."""
-    bundles, prefixes, trees = _built()
-    return Mounted(
-        {name: bundles[name] for name in names},
-        {name: prefixes[name] for name in names},
-        {name: trees[name] for name in names},
-        work,
-        root,
-    )
+def mount(work: Path, root: Path | None = None, names: Sequence[str] = EVERYDAY) -> Mounted:
+    """The bundles ``names``, those that others require first, in a container of ``root``.
+
+    Builds what the cache lacks.
+    """
+    return Mounted(*_built(tuple(names)), work, root)

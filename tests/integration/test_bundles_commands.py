@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from mounted import BUNDLES, CHECKOUT, HOSTILE, mount
+from mounted import BUNDLES, CHECKOUT, HOSTILE, mount, with_required
 
 ARGUMENTS = {
     # Those that do not know --version: what they can do without input, a terminal or a file.
@@ -65,9 +65,10 @@ def test_exported_commands_start(
     foreign_root: Callable[[str], Path], tmp_path: Path, bundle: str, root: str, uid: int
 ) -> None:
     tmp_path.chmod(0o777)
-    names = BUNDLES[: BUNDLES.index(bundle) + 1]
     there = replace(
-        mount(tmp_path, foreign_root(root), names), environment={**HOSTILE, "TERM": "xterm"}, uid=uid
+        mount(tmp_path, foreign_root(root), with_required(bundle)),
+        environment={**HOSTILE, "TERM": "xterm"},
+        uid=uid,
     )
     script = ""
     for command in _commands(bundle):
