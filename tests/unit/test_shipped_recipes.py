@@ -43,3 +43,20 @@ def test_commands_are_exported_once(bundle: Bundle) -> None:
     others = [BUNDLES[name] for name in required(bundle.name, BUNDLES)]
     names = [Path(command).name for one in (bundle, *others) for command in one.commands]
     assert [name for name, times in Counter(names).items() if times > 1] == []
+
+
+def test_what_is_not_verified_can_be_planned() -> None:
+    """The recipes of ``unverified`` are read like the others, and only a user who names them sees them."""
+    unverified = CHECKOUT / "unverified"
+    recipes = {path.parent.name: read_recipe(path) for path in unverified.glob("recipes/*/recipe.toml")}
+    bundles = {path.stem: read_bundle(path) for path in unverified.glob("images/*.toml")}
+    assert recipes and not set(recipes) & set(RECIPES)
+    for name, bundle in bundles.items():
+        # The bundle of the same name, with recipes more: its other recipes and exports do not drift apart.
+        assert set(bundle.recipes) == {*BUNDLES[name].recipes, *recipes}
+        assert set(BUNDLES[name].commands) <= set(bundle.commands)
+        assert bundle.requires == BUNDLES[name].requires
+        plan = make_plan([name], {**BUNDLES, **bundles}, {**RECIPES, **recipes}, SEED, parse_target())
+        assert set(recipes) <= {node.recipe.name for node in plan.nodes.values()}
+        page = (unverified / "README.md").read_text()
+        assert all(f"| `{recipe}` |" in page for recipe in recipes)
