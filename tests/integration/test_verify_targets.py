@@ -224,7 +224,7 @@ def test_a_directory_without_a_place_asks_for_it(shell: Bundle, tmp_path: Path) 
     assert "--prefix" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["shell", "gitartifact", pytest.param("chef", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["shell", "gitartifact"])
 def test_every_command_runs_in_foreign_roots(
     name: str, built: Built, foreign_root: Callable[[str], Path], tmp_path: Path
 ) -> None:
