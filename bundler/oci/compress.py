@@ -24,14 +24,14 @@ from bundler.oci.stream import open_layer
 
 Codec = Literal["none", "gzip", "zstd"]
 
-MEMBER = 4 << 20
+MEMBER = 1 << 20
 """Uncompressed bytes in one gzip member: each is compressed by itself, so that all cores work."""
 COMPRESSOR = "bundle.compressor"
 """Annotation of a layer: name, version and level of what compressed it."""
 
 _THREADS = 4
 """At most, unless asked: each holds a member, and memory shall stay small on large machines, too."""
-_JOB = 2 << 20
+_JOB = 1 << 20
 """Uncompressed bytes that one of zstd's workers takes: its default needs more memory than we allow."""
 _LEVELS = {"gzip": 6, "zstd": 3}
 _MEDIA_TYPES = {"gzip": media.LAYER_GZIP, "zstd": media.LAYER_ZSTD, "none": media.LAYER}
