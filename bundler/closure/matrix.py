@@ -16,8 +16,9 @@ HARM = "/harm"
 
 CONTAINER_FILES = (
     "/etc/group", "/etc/gitconfig", "/etc/host.conf", "/etc/hosts", "/etc/inputrc", "/etc/localtime",
-    "/etc/nsswitch.conf", "/etc/passwd", "/etc/resolv.conf", "/etc/services", "/etc/shells", "/etc/terminfo",
-    "/etc/timezone", "/dev", "/proc", "/sys", "/tmp", "/root", "/home",
+    "/etc/nsswitch.conf", "/etc/os-release", "/etc/passwd", "/etc/resolv.conf", "/etc/services",
+    "/etc/shells", "/etc/terminfo", "/etc/timezone", "/usr/lib/os-release",
+    "/dev", "/proc", "/sys", "/tmp", "/root", "/home",
 )  # fmt: skip
 """What programs are meant to read of their container: who and where they are, never code."""
 

@@ -31,7 +31,7 @@ READ = '#include <fcntl.h>\nint main(void) { return open("/etc/debian_version", 
 CRASH = "int main(void) { *(volatile int *)8 = 1; return 0; }\n"
 CHILD = (
     "#include <unistd.h>\n#include <sys/wait.h>\n#include <fcntl.h>\n"
-    'int main(void) { if (!fork()) { open("/etc/os-release", O_RDONLY); _exit(0); } wait(0); return 0; }\n'
+    'int main(void) { if (!fork()) { open("/etc/issue", O_RDONLY); _exit(0); } wait(0); return 0; }\n'
 )
 
 
@@ -111,7 +111,7 @@ def test_a_program_of_the_host_does_not_start_in_scratch(judged: Judged, tmp_pat
     [
         (SHELL, "execution of /bin/sh, which is outside"),
         (READ, "opening of /etc/debian_version, which is outside"),
-        (CHILD, "opening of /etc/os-release, which is outside"),
+        (CHILD, "opening of /etc/issue, which is outside"),
         (CRASH, "did not start, or crashed (status 139)"),
     ],
 )
