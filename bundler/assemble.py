@@ -82,7 +82,7 @@ class Assembler:
                     "format": FORMAT,
                     "code": _code_digest(),
                     "architecture": self.plan.target.architecture.name,
-                    "seed": _is_seed(self.toolchain),
+                    "toolchain": list(self.toolchain.chain),
                     "bundle": [file.name, file.version, bundle.prefix, file.summary],
                     "commands": list(file.commands),
                     "command": list(file.command),
@@ -204,6 +204,7 @@ class Assembler:
             commands=file.commands,
             symbols=tuple(sorted(report.versions.values())),
             summary=file.summary,
+            toolchain=self.toolchain.chain,
         )
         command = [f"{bundle.prefix}/{file.command[0]}", *file.command[1:]] if file.command else ["/nop"]
         image = bundle_image(

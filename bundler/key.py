@@ -60,7 +60,9 @@ def key_inputs(
         "outputs": [[o.prefix, list(o.globs), list(o.rpath)] for o in node.outputs],
         "reach": [list(pair) for pair in node.reach],
         "sources": [
-            [s.digest, s.unpack, s.directory, s.strip, s.commit, s.submodules] for s in recipe.sources
+            [s.digest, s.unpack, s.directory, s.strip, s.commit, s.submodules]
+            + [s.member] * (s.member != "*")
+            for s in recipe.sources
         ],
         "packages": [[package.name, package.digest] for package in packages_of(recipe, toolchain)],
         "patches": [[path.name, patches[path]] for path in recipe.patches],
@@ -74,8 +76,14 @@ def key_inputs(
         ],
         "license_files": list(recipe.license_files),
         "buildroot": buildroot_digest(toolchain),
-        "sees": [[name.partition("/")[2], sorted(outputs[name].items())] for name in node.sees],
+        "sees": [[_name_seen(name, node), sorted(outputs[name].items())] for name in node.sees],
     }
+
+
+def _name_seen(name: str, node: Node) -> str:
+    """What ``node`` calls another one: of the same toolchain by the recipe alone, wherever both are built."""
+    recipe, _, toolchain = name.partition("/")[2].partition("@")
+    return recipe if toolchain == node.id.partition("@")[2] else f"{recipe}@{toolchain}"
 
 
 @cache

@@ -39,7 +39,10 @@ def request_for(
         for prefix, digest in sorted(outputs[other.id].items())
     )
     linked = _prefixes(other for other in seen if not other.bootstraps)
-    tools = [prefix for prefix in _prefixes(seen) if prefix not in linked and prefix != _runtime(plan)]
+    # A toolchain's own tools go before those of the toolchain that builds it.
+    own = [other for other in seen if other.target == node.target]
+    basic = {output.prefix for other in seen for output in other.outputs if output.bundle == RUNTIME}
+    tools = [prefix for prefix in _prefixes([*own, *seen]) if prefix not in linked and prefix not in basic]
     return BuildRequest(
         recipe=node.recipe,
         key=key,
@@ -49,11 +52,11 @@ def request_for(
         dependencies=dependencies,
         search=tuple(reversed(linked)),
         path_directories=tuple(f"{prefix}/bin" for prefix in (*reversed(linked), *tools)),
-        target=plan.target,
+        target=node.target,
         buildroot=buildroot,
         sources=tuple(sources),
         packages=tuple(packages),
-        relocate=_relocation(node, plan, store, dependencies),
+        relocate=_relocation(node, store, dependencies),
     )
 
 
@@ -65,13 +68,8 @@ def _prefixes(nodes: Iterable[Node]) -> list[str]:
     return list(found)
 
 
-def _runtime(plan: Plan) -> str | None:
-    planned = plan.bundles.get(RUNTIME)
-    return planned.prefix if planned else None
-
-
 def _relocation(
-    node: Node, plan: Plan, store: Store, dependencies: Sequence[Dependency]
+    node: Node, store: Store, dependencies: Sequence[Dependency]
 ) -> Callable[[Path], Sequence[str]]:
     """The step that makes an installed tree run from its prefix; returns files that name the build."""
 
@@ -83,7 +81,8 @@ def _relocation(
             [DirectoryTree(store.union(trees), at=prefix.strip("/")) for prefix, trees in by_prefix.items()]
         )
         everything = UnionTree([DirectoryTree(dest), seen])
-        places = [Place(output.prefix, _context(output, plan, everything)) for output in node.outputs]
+        loader = node.target.architecture.loader
+        places = [Place(output.prefix, _context(output, loader, everything)) for output in node.outputs]
         # No other than those that its key tells of.
         bundles = dict(node.reach) | {output.bundle: output.prefix for output in node.outputs}
         done = relocate_tree(
@@ -91,7 +90,7 @@ def _relocation(
             places,
             edits=node.recipe.literals,
             bundles=bundles,
-            deps_root=plan.target.root,
+            deps_root=node.target.root,
             dependencies=seen,
             core=node.bootstraps,
         )
@@ -100,11 +99,11 @@ def _relocation(
     return relocate
 
 
-def _context(output: NodeOutput, plan: Plan, tree: FileTree) -> Context:
+def _context(output: NodeOutput, loader: str, tree: FileTree) -> Context:
     """What relocation knows at one prefix: library directories name the prefixes in reach, basic first."""
     prefixes = tuple(directory.removesuffix("/lib") for directory in output.rpath)
     return Context(
-        loader=f"{output.rpath[0]}/{plan.target.architecture.loader}",
+        loader=f"{output.rpath[0]}/{loader}",
         rpath=output.rpath,
         prefixes=prefixes,
         commands=command_table(tuple(reversed(prefixes)), tree),

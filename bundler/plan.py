@@ -6,7 +6,7 @@ Pure: from recipes and bundles to a graph.  A *node* is one recipe built for one
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from bundler.errors import BundleError, InputError, raise_all
@@ -45,7 +45,9 @@ class Node:
     reach: tuple[tuple[str, str], ...]
     """(bundle, prefix) pairs for the ``BUNDLE_<NAME>`` variables, in order of requirement."""
     bootstraps: bool
-    """It is part of the toolchain, so it does not see the toolchain."""
+    """It is part of a toolchain: it sees the one that builds that, if there is one, and not its own."""
+    target: Target
+    """Where it goes: a toolchain that builds the toolchain has a root of its own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,36 @@ def make_plan(
         # Whatever is compiled needs the toolchain, although no image of it may be wanted; and a recipe
         # that the runtime and the toolchain share has files for both.
         order = _bundle_order([*wanted, *(n for n in (RUNTIME, TOOLCHAIN) if n in bundles)], bundles)
-    return _Planner(order, bundles, recipes, toolchain, target).plan(wanted)
+    has_toolchain = any(name in toolchain.recipes for bundle in order for name in bundles[bundle].recipes)
+    builder = _builder(bundles, toolchain, target) if has_toolchain else {}
+    return _Planner(order, bundles, recipes, toolchain, target, builder).plan(wanted)
+
+
+def _builder(bundles: Mapping[str, Bundle], toolchain: Toolchain, target: Target) -> Mapping[str, Node]:
+    """Nodes of the toolchain that builds ``toolchain``, and of those that build it, by ids of their own."""
+    builder = toolchain.bootstrap
+    if builder is None:
+        return {}
+    if builder.bootstrap_root == target.root:
+        raise InputError(
+            f"the root {target.root!r} is where the toolchain {builder.name!r} lies while it builds",
+            hint="choose another --root",
+        )
+    place = Target(target.architecture, builder.bootstrap_root)
+    plan = make_plan([TOOLCHAIN], bundles, {}, builder, place)
+
+    def name(node: str) -> str:
+        return node if "@" in node else f"{node}@{builder.name}"
+
+    return {
+        name(node.id): replace(
+            node,
+            id=name(node.id),
+            direct=tuple(map(name, node.direct)),
+            sees=tuple(map(name, node.sees)),
+        )
+        for node in plan.nodes.values()
+    }
 
 
 def _check_machine(toolchain: Toolchain, target: Target) -> None:
@@ -178,7 +209,9 @@ class _Planner:
         recipes: Mapping[str, Recipe],
         toolchain: Toolchain,
         target: Target,
+        builder: Mapping[str, Node],
     ) -> None:
+        self.builder = builder
         self.order = tuple(order)
         self.bundles = bundles
         self.recipes = recipes
@@ -208,7 +241,7 @@ class _Planner:
 
         order = list(_depth_first(list(direct), edges, "recipe", direct))
         homes = {name: home for home, name in ids.items()}
-        nodes: dict[str, Node] = {}
+        nodes = dict(self.builder)
         for name in order:
             seen: set[str] = set() if name in base else set(base)
             for dependency in (*direct[name], *build_only[name]):
@@ -361,6 +394,8 @@ class _Planner:
         outputs = tuple(self._output(output.bundle, output.files) for output in recipe.outputs) or (
             self._output(bundle, ("**",)),
         )
+        chain = self.toolchain.bootstrap
+        builder = [n for n in self.builder if bootstraps and chain and n.endswith(f"@{chain.name}")]
         reach = dict.fromkeys(self.required[bundle])
         if recipe.outputs:
             reach |= dict.fromkeys(output.bundle for output in outputs)
@@ -370,9 +405,10 @@ class _Planner:
             prefix=self.prefixes[bundle],
             outputs=outputs,
             direct=direct,
-            sees=tuple(other for other in order if other in seen),
+            sees=(*builder, *(other for other in order if other in seen)),
             reach=tuple((b, self.prefixes[b]) for b in reach),
             bootstraps=bootstraps,
+            target=self.target,
         )
 
     def _finish(self, bundle: str, order: Sequence[str], nodes: Mapping[str, Node]) -> Node:
@@ -397,6 +433,7 @@ class _Planner:
             sees=seen,
             reach=tuple((b, self.prefixes[b]) for b in self.required[bundle]),
             bootstraps=False,
+            target=self.target,
         )
 
     def _output(self, bundle: str, globs: tuple[str, ...]) -> NodeOutput:

@@ -37,6 +37,8 @@ class Source:
     commit: str | None = None
     submodules: bool = False
     home: Path | None = field(default=None, compare=False)
+    member: str = "*"
+    """Glob of the nested archive's name, where there are several."""
 
     @property
     def file_name(self) -> str:
@@ -187,8 +189,18 @@ class Toolchain:
     buildroot: Lock
     links: tuple[tuple[str, str], ...] = ()
     """Symbolic links that the build root needs (path, target): what maintainer scripts would make."""
-    bootstrap: str | None = None
+    bootstrap: Toolchain | None = None
     """The toolchain that builds this one."""
+
+    @property
+    def chain(self) -> tuple[str, ...]:
+        """Its name, that of the toolchain that builds it, and so on to one that nothing builds."""
+        return (self.name, *(self.bootstrap.chain if self.bootstrap else ()))
+
+    @property
+    def bootstrap_root(self) -> str:
+        """Where its bundles lie while it builds another toolchain: not where that one is to be."""
+        return f"/.{self.name}"
 
 
 def lock_of(recipe: Recipe, toolchain: Toolchain) -> Lock:

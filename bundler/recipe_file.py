@@ -171,6 +171,7 @@ def _source(table: Table, name: str, version: str, home: Path) -> Source:
         commit=commit,
         submodules=table.boolean("submodules", default=False),
         home=home,
+        member=table.text("member", default="*"),
     )
 
 
@@ -298,7 +299,15 @@ def _accept(table: Table) -> Accept:
 
 
 def read_toolchain(path: Path) -> Toolchain:
-    """Parse ``toolchain/<name>.toml`` with its recipes, its lock and its build root; raises InputError."""
+    """Parse ``toolchain/<name>.toml`` with its recipes, its lock and its build root; raises InputError.
+
+    The toolchain that builds it is read with it, and so on; build root and packages are the last one's.
+    """
+    return _toolchain(path, ())
+
+
+def _toolchain(path: Path, builds: tuple[str, ...]) -> Toolchain:
+    """``builds`` are the names of those that this one builds."""
     table = Table(toml.load(path))
     name = table.text("name", form=NAME)
     if name != path.stem and NAME.pattern.match(name):
@@ -307,14 +316,20 @@ def read_toolchain(path: Path) -> Toolchain:
     buildroot = table.text("buildroot", default="buildroot", form=NAME)
     names = table.words("recipes", required=True, form=NAME)
     bootstrap = table.optional("bootstrap", form=NAME)
+    if bootstrap in (*builds, name):
+        circle = " → ".join([*builds, name, str(bootstrap)])
+        table.problem(f"toolchains build each other in a circle: {circle}", "bootstrap")
+    if bootstrap and "buildroot" in table:
+        table.problem(f"the build root is that of {bootstrap!r}", "buildroot", on="key")
     table.finish()
+    builder = _toolchain(path.with_name(f"{bootstrap}.toml"), (*builds, name)) if bootstrap else None
     return Toolchain(
         name=name,
         recipes={recipe: read_recipe(path.with_suffix("") / recipe / "recipe.toml") for recipe in names},
-        lock=read_lock(path.with_suffix(".lock")),
-        buildroot=read_lock(path.with_name(f"{buildroot}.lock")),
-        links=_links(path.with_name(f"{buildroot}.toml")),
-        bootstrap=bootstrap,
+        lock=builder.lock if builder else read_lock(path.with_suffix(".lock")),
+        buildroot=builder.buildroot if builder else read_lock(path.with_name(f"{buildroot}.lock")),
+        links=builder.links if builder else _links(path.with_name(f"{buildroot}.toml")),
+        bootstrap=builder,
     )
 
 

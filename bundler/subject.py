@@ -144,22 +144,22 @@ class Opener:
     def _described(self, subject: Subject) -> Subject:
         """The subject with what the manifest inside its prefix tells, if there is one."""
         bundle: Mapping[str, Any] | None = None
-        seed = False
         for record in _records(subject.tree, f"{subject.prefix.strip('/')}/{MANIFEST}"):
             if record.get("type") == "bundle":
                 bundle = record
-            elif record.get("type") == "recipe":
-                seed |= any(_is_binary_package(str(purl)) for purl in record.get("purls", ()))
+                break
         if bundle is None:
             return subject
         facts = _facts(bundle, f"{subject.prefix}/{MANIFEST}")
+        chain = bundle.get("toolchain")
         commands = tuple(map(str, bundle.get("commands") or ()))
         return replace(
             subject,
             name=facts.name,
             requires=subject.requires or facts.requires,
             commands=commands,
-            seed=seed,
+            # A toolchain that none built is one of binary packages, with what these cannot do.
+            seed=isinstance(chain, list) and len(chain) == 1,
             is_bundle=True,
         )
 
@@ -311,8 +311,3 @@ def _records(tree: FileTree, path: str) -> Iterator[dict[str, Any]]:
             if not isinstance(record, dict) or record.get("type") not in ("bundle", "recipe"):
                 return
             yield record
-
-
-def _is_binary_package(purl: str) -> bool:
-    """Whether a recipe was unpacked from a binary package, as those of the seed toolchain are."""
-    return purl.startswith("pkg:deb/") and not purl.endswith("arch=source")

@@ -60,7 +60,7 @@ class Surveyor:
         for patch in node.recipe.patches:
             if patch not in self._patches:
                 self._patches[patch] = digest_file(patch)
-        inputs = keys.key_inputs(node, self.outputs, self._patches, self.toolchain, self.plan.target)
+        inputs = keys.key_inputs(node, self.outputs, self._patches, self.toolchain, node.target)
         key = self.keys[node.id] = keys.key_of(inputs)
         outputs = self.store.outputs(key)
         if outputs is not None:

@@ -16,6 +16,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 
@@ -60,7 +61,7 @@ def place(source: Source, file: Path, root: Path, *, limits: Limits = LIMITS) ->
             size = os.fstat(stream.fileno()).st_size
             writer.file(source.file_name, stream, size, executable=False, mtime=None)
     elif source.unpack == "nested":
-        _unpack_nested(file, writer, source.strip, limits)
+        _unpack_nested(file, writer, source, limits)
     else:
         _unpack(file, writer, source.strip, limits)
     writer.finish()
@@ -106,19 +107,21 @@ def _unpack(archive: Path, writer: TreeWriter, strip: int, limits: Limits) -> No
         raise InputError("there is no such archive", where=str(archive)) from error
 
 
-def _unpack_nested(file: Path, writer: TreeWriter, strip: int, limits: Limits) -> None:
-    """Unpack the one archive that lies in an archive; ``strip`` is about the inner one."""
+def _unpack_nested(file: Path, writer: TreeWriter, source: Source, limits: Limits) -> None:
+    """Unpack the one archive of the name that is wanted in an archive; ``strip`` is about the inner one."""
     with tempfile.TemporaryDirectory(prefix=".nested-", dir=writer.root) as scratch:
         unpack(file, Path(scratch), limits=limits)
         found = sorted(
             item
             for item in Path(scratch).rglob("*")
-            if item.name.endswith(_SUFFIXES) and item.is_file() and not item.is_symlink()
+            if item.name.endswith(_SUFFIXES) and fnmatchcase(item.name, source.member)
+            if item.is_file() and not item.is_symlink()
         )
         if len(found) != 1:
             names = ", ".join(item.name for item in found) or "none"
-            raise InputError("does not hold one archive", where=str(file), why=f"it holds {names}")
-        _unpack(found[0], writer, strip, limits)
+            what = "one archive" if source.member == "*" else f"one archive {source.member!r}"
+            raise InputError(f"does not hold {what}", where=str(file), why=f"it holds {names}")
+        _unpack(found[0], writer, source.strip, limits)
 
 
 def _kind(file: BinaryIO) -> str | None:

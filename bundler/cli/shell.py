@@ -52,5 +52,5 @@ def run(arguments: argparse.Namespace) -> int:
         )
     with renderer(arguments.progress) as sink:
         pipeline = Pipeline(settings, holders[:1], sink)
-        name = next(n for n, node in pipeline.plan.nodes.items() if node.recipe.name == arguments.recipe)
-        return pipeline.visit(name)
+        nodes = [node for node in pipeline.plan.nodes.values() if node.target == settings.target]
+        return pipeline.visit(next(node.id for node in nodes if node.recipe.name == arguments.recipe))

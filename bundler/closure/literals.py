@@ -43,7 +43,8 @@ def check_literals(path: str, stream: BinaryIO, wanted: Iterable[Rule], scope: S
 def find_literals(stream: BinaryIO, texts: Iterable[str]) -> frozenset[str]:
     """Those of ``texts`` that the stream holds; a path only as one of its own or the beginning of one.
 
-    ``/bin/sh`` is found neither in ``/.deps/rt/1/bin/sh`` nor in ``/bin/shred``.
+    ``/bin/sh`` is found neither in ``/.deps/rt/1/bin/sh`` nor in ``/bin/shred``; a list of directories, as
+    ``/bin:/usr/bin``, not behind others: ours go first, the container's after them.
     """
     missing = {text: text.encode() for text in texts}
     keep = max(map(len, missing.values()), default=0) + 1
@@ -69,7 +70,8 @@ def _holds(window: bytes, needle: bytes) -> bool:
         end = at + len(needle)
         if end >= len(window):
             return False  # the byte behind decides, and comes with the next window
-        if (needle[:1] != b"/" or window[at - 1] not in _NAME) and (
+        before = _NAME | ({ord(":")} if b":" in needle else frozenset())
+        if (needle[:1] != b"/" or window[at - 1] not in before) and (
             needle.endswith(b"/") or window[end] not in _NAME
         ):
             return True

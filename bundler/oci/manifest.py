@@ -63,6 +63,8 @@ class BundleFacts:
     commands: tuple[str, ...] = ()
     symbols: tuple[str, ...] = ()
     summary: str = ""
+    toolchain: tuple[str, ...] = ()
+    """The toolchain that built it, the one that built that, and so on; empty if none of ours did."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -181,6 +183,7 @@ def manifest_lines(bundle: BundleFacts, components: Sequence[Component]) -> byte
                 "requires": {required.name: required.digest for required in facts.requires},
                 "commands": list(bundle.commands),
                 "symbols": list(bundle.symbols),
+                "toolchain": list(bundle.toolchain),
             }
         )
     ]

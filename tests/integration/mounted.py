@@ -7,6 +7,7 @@ every root.  ``test_use_*.py`` hold that Docker and podman show bundles the same
 from __future__ import annotations
 
 import atexit
+import os
 import shutil
 import subprocess
 import tomllib
@@ -113,7 +114,7 @@ def _built(
         recipes=(CHECKOUT / "recipes",),
         images=(CHECKOUT / "images",),
         toolchains=CHECKOUT / "toolchain",
-        toolchain="seed",
+        toolchain=os.environ.get("BUNDLE_TOOLCHAIN", "seed"),
         target=parse_target(),
         out=_scratch(),
         jobs=2,

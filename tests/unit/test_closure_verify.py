@@ -432,6 +432,18 @@ def test_limits_of_the_seed_are_named_and_only_there(tmp_path: Path) -> None:
     assert judge(tmp_path, RUNTIME_SCOPE).limits == ()
 
 
+@pytest.mark.parametrize(
+    ("path", "found"),
+    [
+        (b"\0/bin:/usr/bin\0", True),
+        (b"\0/usr/local/bin:/bin:/usr/bin\0", False),
+        (b"\0/.deps/rt/1/bin:/bin:/usr/bin\0", False),
+    ],
+)
+def test_directories_of_the_container_may_follow_others(path: bytes, found: bool) -> None:
+    assert bool(find_literals(io.BytesIO(path), ["/bin:/usr/bin"])) is found
+
+
 class Marked(DirectoryTree):
     """A tree whose program has what only root can give: an owner, and a file capability."""
 

@@ -196,3 +196,53 @@ def test_a_toolchain_is_for_its_machine() -> None:
     with pytest.raises(BundleError, match="'seed' is not for aarch64") as caught:
         make_plan(["shell"], BUNDLES, RECIPES, SEED, parse_target("aarch64"))
     assert "amd64, not arm64" in str(caught.value)
+
+
+STAGE = replace(SEED, name="stage", bootstrap=SEED)
+SOURCE = replace(SEED, name="source", bootstrap=STAGE)
+
+
+def made_with(toolchain: Toolchain, *wanted: str, root: str = "/.deps") -> Plan:
+    return make_plan(wanted, BUNDLES, RECIPES, toolchain, parse_target(root=root))
+
+
+def test_a_toolchain_is_built_by_another_that_lies_elsewhere() -> None:
+    made = made_with(SOURCE, "shell")
+    assert [name for name in made.nodes if name.endswith("/gcc") or "/gcc@" in name] == [
+        "toolchain/gcc@seed",
+        "toolchain/gcc@stage",
+        "toolchain/gcc",
+    ]
+    gcc = made.nodes["toolchain/gcc"]
+    assert gcc.sees == ("runtime/glibc@stage", "toolchain/gcc@stage", "runtime/glibc")
+    assert made.nodes["toolchain/gcc@stage"].sees[-1] == "runtime/glibc@stage"
+    assert made.nodes["toolchain/gcc@seed"].sees == ("runtime/glibc@seed",)
+    roots = [made.nodes[name].prefix for name in (gcc.id, "toolchain/gcc@stage", "toolchain/gcc@seed")]
+    assert roots == ["/.deps/toolchain/1", "/.stage/toolchain/1", "/.seed/toolchain/1"]
+
+
+def test_what_is_compiled_does_not_see_what_built_the_compiler() -> None:
+    made = made_with(SOURCE, "shell")
+    assert made.nodes["shell/zlib"].sees == ("runtime/glibc", "toolchain/gcc")
+    assert made.bundles["toolchain"].nodes == ("runtime/glibc", "toolchain/gcc")
+
+
+def test_a_toolchain_that_builds_has_the_keys_that_it_has_by_itself() -> None:
+    """What is built at its root to be looked at need not be built again."""
+
+    def keys(plan: Plan, suffix: str) -> list[Digest]:
+        outputs = {name: {"/x": digest_bytes(name.partition("@")[0].encode())} for name in plan.nodes}
+        nodes = [plan.nodes[f"{name}{suffix}"] for name in ("runtime/glibc", "toolchain/gcc")]
+        return [key_of(key_inputs(node, outputs, {}, SEED, node.target)) for node in nodes]
+
+    assert keys(made_with(SOURCE, "shell"), "@stage") == keys(made_with(STAGE, "shell", root="/.stage"), "")
+    assert keys(made_with(SOURCE, "shell"), "") != keys(made_with(STAGE, "shell"), "")
+
+
+def test_a_root_at_which_a_toolchain_builds_is_refused() -> None:
+    with pytest.raises(BundleError, match="is where the toolchain 'stage' lies while it builds"):
+        made_with(SOURCE, "shell", root="/.stage")
+
+
+def test_what_is_not_compiled_needs_no_toolchain() -> None:
+    assert make_plan(["empty"], {"empty": bundle("empty", "")}, {}, SOURCE, parse_target()).nodes == {}

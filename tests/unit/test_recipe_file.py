@@ -456,6 +456,43 @@ def test_a_catalogue_reads_what_is_asked_for(tmp_path: Path) -> None:
     assert list(found.toolchains) == ["seed"]
 
 
+def test_a_toolchain_is_read_with_those_that_build_it(tmp_path: Path) -> None:
+    catalogue(tmp_path)
+    gcc = HEAD.replace("zlib", "gcc")
+    write(
+        tmp_path,
+        {
+            "toolchain/source.toml": 'name = "source"\nrecipes = ["gcc"]\nbootstrap = "stage"',
+            "toolchain/source/gcc/recipe.toml": gcc,
+            "toolchain/stage.toml": 'name = "stage"\nrecipes = ["gcc"]\nbootstrap = "seed"',
+        },
+    )
+    (tmp_path / "toolchain/stage").symlink_to("source")
+    found = catalogue(tmp_path).toolchain("source")
+    assert found.chain == ("source", "stage", "seed")
+    assert found.bootstrap and found.bootstrap.bootstrap_root == "/.stage"
+    seed = catalogue(tmp_path).toolchain("seed")
+    assert (found.lock, found.buildroot, found.links) == (seed.lock, seed.buildroot, seed.links)
+
+
+@pytest.mark.parametrize(
+    ("file", "said"),
+    [
+        ('bootstrap = "mine"', "build each other in a circle: mine → mine"),
+        ('bootstrap = "seed"\nbuildroot = "buildroot"', "the build root is that of 'seed'"),
+        ('bootstrap = "sead"', "sead.toml"),
+    ],
+)
+def test_mistakes_about_what_builds_a_toolchain(tmp_path: Path, file: str, said: str) -> None:
+    catalogue(tmp_path)
+    gcc = HEAD.replace("zlib", "gcc")
+    text = f'name = "mine"\nrecipes = ["gcc"]\n{file}'
+    write(tmp_path, {"toolchain/mine.toml": text, "toolchain/mine/gcc/recipe.toml": gcc})
+    with pytest.raises(BundleError) as caught:
+        catalogue(tmp_path).toolchain("mine")
+    assert said in str(caught.value)
+
+
 def test_ones_own_recipes_come_first(tmp_path: Path) -> None:
     catalogue(tmp_path)
     found = Catalogue(
