@@ -5,7 +5,7 @@
 
 SHELL = /bin/sh
 .DEFAULT_GOAL = help
-.PHONY: help setup setup-dev lint test test-all test-kill test-elf fuzz-elf demo bench requirements clean
+.PHONY: help setup setup-dev lint test test-all test-kill test-elf fuzz-elf toolchain demo bench requirements clean
 
 PYTHON = .venv/bin/python
 PYTEST = $(PYTHON) -m pytest
@@ -63,6 +63,11 @@ test-elf: setup-dev ## patch, run and judge every ELF file of a root of locked p
 
 fuzz-elf: setup-dev ## a million made ELF files that lie (BUNDLE_FUZZ_CASES, BUNDLE_FUZZ_SEED)
 	$(PYTHON) tests/elf/fuzz.py --cases $${BUNDLE_FUZZ_CASES:-1000000} --seed $${BUNDLE_FUZZ_SEED:-1}
+
+toolchain: setup-dev ## build the toolchain from source, and test it (hours from cold)
+	@scripts/system-packages $(TEST_PACKAGES)
+	.venv/bin/bundle build runtime toolchain --toolchain source
+	BUNDLE_TOOLCHAIN=source $(PYTEST) tests/toolchain tests/integration/test_toolchain.py $(PYTEST_ARGUMENTS)
 
 demo: setup ## build the bundle `shell`, and run its tools in an empty root
 	@scripts/demo
