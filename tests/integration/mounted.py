@@ -24,7 +24,7 @@ from bundler.target import parse_target
 
 CHECKOUT = Path(__file__).parents[2]
 EVERYDAY = ("runtime", "shell", "libs", "base", "gitartifact")
-BUNDLES = (*EVERYDAY, "chef")
+BUNDLES = (*EVERYDAY, "chef", "ansible")
 
 HOSTILE = {
     "LD_LIBRARY_PATH": "/lib:/usr/lib:/usr/lib/x86_64-linux-gnu",

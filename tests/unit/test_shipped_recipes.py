@@ -11,10 +11,12 @@ from bundler.plan import make_plan, required
 from bundler.recipe import Bundle, Recipe
 from bundler.recipe_file import read_bundle, read_recipe, read_toolchain
 from bundler.target import parse_target
+from bundler.wheel_lock import FILE, read_wheel_lock
 
 CHECKOUT = Path(__file__).parents[2]
 RECIPES = {path.parent.name: read_recipe(path) for path in (CHECKOUT / "recipes").glob("*/recipe.toml")}
 BUNDLES = {path.stem: read_bundle(path) for path in (CHECKOUT / "images").glob("*.toml")}
+LOCKED = read_wheel_lock(CHECKOUT / "recipes" / "ansible" / FILE, "ansible")
 SEED = read_toolchain(CHECKOUT / "toolchain" / "seed.toml")
 
 
@@ -35,7 +37,14 @@ def test_recipes_are_whole(recipe: Recipe) -> None:
     for source in recipe.sources:
         # Upstream's servers come and go; Debian's snapshot archive keeps what it once had.
         assert any(url.startswith(("debian:", "pypi:")) for url in source.urls), source.urls
-        assert all(recipe.version.split("+")[0] in url or "debian:" in url for url in source.urls)
+        if not source.directory.startswith("wheels/"):
+            assert all(recipe.version.split("+")[0] in url or "debian:" in url for url in source.urls)
+
+
+def test_ansible_has_the_version_of_its_lock() -> None:
+    versions = {wheel.project: wheel.version for wheel in LOCKED}
+    assert versions["ansible-core"] == RECIPES["ansible"].version == BUNDLES["ansible"].version
+    assert len(RECIPES["ansible"].sources) == len(LOCKED)
 
 
 @pytest.mark.parametrize("bundle", BUNDLES.values(), ids=lambda bundle: bundle.name)
