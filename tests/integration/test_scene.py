@@ -244,6 +244,7 @@ def test_podman(podman: PrivatePodman, built: Callable[[str], Path], play: Path)
     with tarfile.open(fileobj=io.BytesIO(exported)) as tar:
         assert [name for name in tar.getnames() if ".deps" in name or "ansible" in name] == []
     podman.podman("rm", container)
+    bundle("volume", "remove", "--all")
 
 
 ALPINE = os.environ.get("BUNDLE_ALPINE_ROOT")
