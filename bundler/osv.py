@@ -19,6 +19,7 @@ from urllib.parse import unquote
 
 from bundler.errors import InputError
 from bundler.tree import shown
+from bundler.wheel_lock import normalized
 
 MAX_FILE = 256 << 20
 """Bytes of a file that holds records."""
@@ -298,7 +299,7 @@ def parse_purl(text: str) -> PackageUrl | None:
 
 def _comparable(kind: str, namespace: str, name: str) -> PackageUrl:
     if kind == "pypi":
-        name = re.sub(r"[-_.]+", "-", name).lower()
+        name = normalized(name)
     elif kind == "deb":
         namespace, name = namespace.lower(), name.lower()
     return PackageUrl(kind, namespace, name)

@@ -24,12 +24,12 @@ from bundler import process
 from bundler.digest import digest_file
 from bundler.download import Failure, NetworkSettings, get_text
 from bundler.errors import EnvironmentLacks
+from bundler.wheel_lock import Wheel, normalized
 
 if TYPE_CHECKING:
     from requests import Session
 
     from bundler.target import Architecture
-    from bundler.wheel_lock import Wheel
 
 MANYLINUX = 41
 """Minor version of the C library that wheels may ask for: that of the toolchains (glibc 2.41)."""
@@ -79,8 +79,6 @@ def resolve(requirements: Sequence[str], python: str, architecture: Architecture
 
     Environment markers are read as our own Python reads them.  Raises EnvironmentLacks with pip's words.
     """
-    from bundler.wheel_lock import Wheel
-
     series = ".".join(python.split(".")[:2])
     tags = [f"manylinux_2_{minor}_{architecture.name}" for minor in range(MANYLINUX, 4, -1)]
     tags += [f"{tag}_{architecture.name}" for tag in ("manylinux2014", "manylinux2010", "manylinux1")]
@@ -96,11 +94,6 @@ def resolve(requirements: Sequence[str], python: str, architecture: Architecture
                 hint="loosen the recipe's 'wheels', or look at pip's configuration",
             )
         return tuple(Wheel(file.name, digest_file(file)) for file in sorted(Path(work).iterdir()))
-
-
-def normalized(name: str) -> str:
-    """A project's name as indexes have it (PEP 503)."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def file_urls(

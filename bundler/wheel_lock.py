@@ -25,6 +25,11 @@ _WHEEL = re.compile(
 """NAME-VERSION[-BUILD]-PYTHON-ABI-PLATFORM.whl (packaging.python.org, "Binary distribution format")."""
 
 
+def normalized(project: str) -> str:
+    """A project's name as indexes have it (PEP 503)."""
+    return re.sub(r"[-_.]+", "-", project).lower()
+
+
 @dataclass(frozen=True, slots=True)
 class Wheel:
     """A wheel of the Python package index: its file's name tells project and version."""
@@ -34,8 +39,7 @@ class Wheel:
 
     @property
     def project(self) -> str:
-        """The project's name as indexes have it (PEP 503)."""
-        return re.sub(r"[-_.]+", "-", self.file.partition("-")[0]).lower()
+        return normalized(self.file.partition("-")[0])
 
     @property
     def version(self) -> str:

@@ -20,11 +20,12 @@ from bundler.download import Failure, network_settings, session
 from bundler.errors import EnvironmentLacks, InputError
 from bundler.fetch import Fetcher
 from bundler.npm import release
-from bundler.pypi import file_names, normalized
+from bundler.pypi import file_names
 from bundler.recipe import Source
 from bundler.target import Architecture
 from bundler.tree import DirectoryTree, FileTree, Kind
 from bundler.unpack import place as unpack_source
+from bundler.wheel_lock import normalized
 
 _HOST_DIRECTORIES = frozenset(
     {"bin", "sbin", "lib", "lib64", "libexec", "share", "etc", "usr", "opt", "include"}

@@ -6,13 +6,13 @@ Of an ELF file those are headers and tables, a few of its pages; of a loader and
 from __future__ import annotations
 
 import contextlib
-import io
 import os
 import re
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
 from bundler.elf.read import ElfError, is_elf, parse_elf
+from bundler.oci.stream import Seekable
 
 Glimpse = tuple[tuple[int, bytes], ...]
 """Bytes at offsets, in order and apart from each other."""
@@ -56,31 +56,16 @@ def _merged(seen: dict[int, bytes]) -> Glimpse:
     return tuple((offset, bytes(data)) for offset, data in merged)
 
 
-class GlimpseStream(io.RawIOBase):
+class GlimpseStream(Seekable):
     """A file of ``size`` bytes of which some are at hand; for others ``whole`` opens it."""
 
     def __init__(self, glimpse: Glimpse, size: int, whole: Callable[[], BinaryIO]) -> None:
+        super().__init__(size)
         self._glimpse = glimpse
-        self._size = size
         self._whole = whole
-        self._at = 0
-
-    def readable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return True
-
-    def tell(self) -> int:
-        return self._at
-
-    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._size}[whence]
-        self._at = max(0, base + offset)
-        return self._at
 
     def readinto(self, buffer: Any) -> int:
-        data = self._read(min(len(buffer), max(0, self._size - self._at)))
+        data = self._read(min(len(buffer), max(0, self._length - self._at)))
         buffer[: len(data)] = data
         self._at += len(data)
         return len(data)

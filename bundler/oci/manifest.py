@@ -18,6 +18,7 @@ from bundler.errors import InputError
 from bundler.labels import Facts, Required
 from bundler.recipe import LockedPackage, Recipe
 from bundler.tree import Entry, Kind, entry_from_dict, sort_key
+from bundler.wheel_lock import normalized
 
 FORMAT = 1
 PLACE = "share/bundle"
@@ -138,9 +139,9 @@ def _binary_package(package: LockedPackage) -> str:
 def _pypi_package(url: str, version: str) -> str:
     """A distribution, with the version in its file's name; ``version`` where that is built in another way."""
     project, _, file = url.removeprefix("pypi:").partition("/")
-    name = re.sub(r"[-_.]+", "-", project).lower()
+    name = normalized(project)
     found = _DISTRIBUTION.match(file)
-    if found and re.sub(r"[-_.]+", "-", found[1]).lower() == name:
+    if found and normalized(found[1]) == name:
         version = found[2]
     return f"pkg:pypi/{_escape(name)}@{_escape(version)}"
 

@@ -42,12 +42,10 @@ class Limits:
 LIMITS = Limits()
 
 
-class _Range(io.RawIOBase):
-    """A part of an open file.  Reads have their own position, so that many ranges share one descriptor."""
+class Seekable(io.RawIOBase):
+    """The position in a stream of ``length`` bytes; ``readinto`` is for those that derive from it."""
 
-    def __init__(self, file: IO[bytes], start: int, length: int) -> None:
-        self._file = file
-        self._start = start
+    def __init__(self, length: int) -> None:
         self._length = length
         self._at = 0
 
@@ -64,6 +62,15 @@ class _Range(io.RawIOBase):
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._at, os.SEEK_END: self._length}[whence]
         self._at = max(0, base + offset)
         return self._at
+
+
+class _Range(Seekable):
+    """A part of an open file.  Reads have their own position, so that many ranges share one descriptor."""
+
+    def __init__(self, file: IO[bytes], start: int, length: int) -> None:
+        super().__init__(length)
+        self._file = file
+        self._start = start
 
     def readinto(self, buffer: Any) -> int:
         view = memoryview(buffer)[: max(0, self._length - self._at)]
