@@ -1,18 +1,20 @@
 """Builds one node: from fetched sources to trees in the store.
 
-Unpack, patch, run the steps in the sandbox, drop, strip, relocate, check, store; ``docs/architecture.md``
-shows what a build sees.  All of it happens in a temporary directory of the store, so a build that is
+Unpack, patch, run the steps in the sandbox, drop, strip, check: what is installed then goes to the store
+under a key of its own; then relocate a copy of it, and store that.  ``docs/architecture.md`` shows what a
+build sees.  All of it happens in a temporary directory of the store, so a build that is
 killed leaves nothing that another one could meet.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shlex
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -160,13 +162,48 @@ class _Build:
         return outputs
 
     def _run(self, began: float) -> Mapping[str, Digest]:
+        request = self.request
+        known = self.store.outputs(request.installed_key)
+        if known is None:
+            tree = self._install()
+            self.store.record(request.installed_key, {"/": tree}, self._meta(began))
+        else:
+            tree = known["/"]
+            self.log.write(b"its steps ran before; what they installed is relocated anew\n")
+        self.log.step("relocate", len(self.scripts))
+        self.store.copy(tree, self.dest)
+        with self._dest_kept_on_failure():
+            leaks = self._relocate()
+        outputs = {
+            output.prefix: self.store.add_tree(self.dest / output.prefix.strip("/"))
+            for output in request.outputs
+        }
+        self.store.record(request.key, outputs, {**self._meta(began), "leaks": list(leaks)})
+        return outputs
+
+    def _install(self) -> Digest:
+        """Run the steps; returns the tree of what they installed, sorted out but not relocated."""
         lay_out(self.request, self.work)
         for done, (script, _) in enumerate(self.scripts):
             self.log.step(script.partition("-")[2], done)
             self._step(script.partition("-")[2], ["/bin/sh", "-eu", f"{HOME}/steps/{script}"])
-        self.log.step("finish", len(self.scripts))
+        with self._dest_kept_on_failure():
+            self._sort_out()
+        return self.store.add_tree(self.dest)
+
+    def _meta(self, began: float) -> dict[str, object]:
+        """What is worth knowing of what was made; ``seconds`` are those since the build began."""
+        return {
+            "name": self.recipe.name,
+            "version": self.recipe.version,
+            "prefix": self.request.prefix,
+            "seconds": round(time.monotonic() - began, 1),
+        }
+
+    @contextlib.contextmanager
+    def _dest_kept_on_failure(self) -> Iterator[None]:
         try:
-            leaks = self._finish()
+            yield
         except BundleError as error:
             self.log.write(f"{error}\n".encode("utf-8", "surrogateescape"))
             if self.options.keep_failed:
@@ -174,19 +211,6 @@ class _Build:
                     Message(f"{self.recipe.name}: what it installed is kept in {self._keep()}/work/dest")
                 )
             raise
-        outputs = {
-            output.prefix: self.store.add_tree(self.dest / output.prefix.strip("/"))
-            for output in self.request.outputs
-        }
-        meta = {
-            "name": self.recipe.name,
-            "version": self.recipe.version,
-            "prefix": self.request.prefix,
-            "seconds": round(time.monotonic() - began, 1),
-            "leaks": list(leaks),
-        }
-        self.store.record(self.request.key, outputs, meta)
-        return outputs
 
     def _step(self, name: str, argv: Sequence[str], room: Room | None = None) -> None:
         status = self.sandbox.run(room or self.room, argv, self.log.write, self.options.stop)
@@ -239,8 +263,8 @@ class _Build:
         enter.chmod(0o755)
         return kept
 
-    def _finish(self) -> Sequence[str]:
-        """From what the steps installed to what the store takes; returns files that name the build."""
+    def _sort_out(self) -> None:
+        """Drop and strip what the steps installed, check where it lies, add the licences."""
         request, recipe = self.request, self.recipe
         installed.check_place(self.dest, request.outputs, recipe)
         tops = [output.prefix.strip("/") for output in request.outputs]
@@ -252,16 +276,19 @@ class _Build:
         for glob in sorted(unused):
             self.sink(Message(f"{recipe.name}: drop = [{json.dumps(glob)}] matches nothing", "warning"))
         self._strip(tops)
-        leaks: Sequence[str] = request.relocate(self.dest) if request.relocate else ()
-        for path in leaks:
-            self.log.write(f"names the build directory: {path}\n".encode("utf-8", "surrogateescape"))
-        if leaks:
-            shown = ", ".join(leaks[:3]) + (f" and {len(leaks) - 3} more" if len(leaks) > 3 else "")
-            self.sink(Message(f"{recipe.name}: the build's own paths are left in {shown}", "warning"))
         installed.check_outputs(self.dest, request.outputs, recipe)
         files = installed.licenses(self.work / "src", recipe.license_files)
         for top in tops:
             installed.add_licenses(self.dest / top, recipe.name, files)
+
+    def _relocate(self) -> Sequence[str]:
+        """Make what is installed run from its prefix; returns files that name the build."""
+        leaks: Sequence[str] = self.request.relocate(self.dest) if self.request.relocate else ()
+        for path in leaks:
+            self.log.write(f"names the build directory: {path}\n".encode("utf-8", "surrogateescape"))
+        if leaks:
+            shown = ", ".join(leaks[:3]) + (f" and {len(leaks) - 3} more" if len(leaks) > 3 else "")
+            self.sink(Message(f"{self.recipe.name}: the build's own paths are left in {shown}", "warning"))
         return leaks
 
     def _strip(self, tops: Sequence[str]) -> None:

@@ -47,6 +47,8 @@ class BuildRequest:
 
     recipe: Recipe
     key: Digest
+    installed_key: Digest
+    """The key of what the steps install, before it is relocated."""
     prefix: str
     outputs: tuple[OutputSpec, ...]
     bundles: Mapping[str, str]

@@ -17,22 +17,24 @@ from bundler.plan import Node
 from bundler.recipe import Toolchain, packages_of
 from bundler.target import Target
 
-FORMAT = 3
+FORMAT = 4
 """Raised whenever the same inputs are to be written into a key in another way."""
 
 BUILDER = (
     "build*.py",
     "node_request.py",
     "installed.py",
-    "reloc*.py",
     "unpack.py",
     "tree_writer.py",
-    "elf/*.py",
-    "closure/loade*.py",
-    "closure/paths.py",
     "sandbox/room.py",
 )
-"""Our own code that decides what a build gives: another patcher is another input."""
+"""Our own code that decides what the steps of a recipe install."""
+
+RELOCATION = ("reloc*.py", "elf/*.py", "closure/loade*.py", "closure/paths.py")
+"""Our own code that decides what becomes of that: another patcher is another input."""
+
+_AFTERWARDS = ("relocation", "edits")
+"""Inputs that count only once the steps have run."""
 
 
 def key_inputs(
@@ -50,7 +52,8 @@ def key_inputs(
     recipe = node.recipe
     return {
         "format": FORMAT,
-        "builder": builder_digest(),
+        "builder": code_digest(BUILDER),
+        "relocation": code_digest(RELOCATION),
         "architecture": target.architecture.name,
         "root": target.root,
         "name": recipe.name,
@@ -87,10 +90,10 @@ def _name_seen(name: str, node: Node) -> str:
 
 
 @cache
-def builder_digest() -> Digest:
-    """Identity of the code that builds: the bytes of its files, whatever the Python that runs them."""
+def code_digest(patterns: tuple[str, ...]) -> Digest:
+    """Identity of our own code: the bytes of its files, whatever the Python that runs them."""
     package = Path(__file__).parent
-    files = sorted({file for pattern in BUILDER for file in package.glob(pattern)})
+    files = sorted({file for pattern in patterns for file in package.glob(pattern)})
     return digest_bytes(canonical_json([[file.name, digest_file(file)] for file in files]))
 
 
@@ -103,6 +106,14 @@ def buildroot_digest(toolchain: Toolchain) -> Digest:
 def key_of(inputs: Mapping[str, Any]) -> Digest:
     """The key: SHA-256 over the canonical JSON of :func:`key_inputs`."""
     return digest_bytes(canonical_json(inputs))
+
+
+def installed_key(inputs: Mapping[str, Any]) -> Digest:
+    """The key of what the steps install, before it is relocated: what follows them does not count.
+
+    A compiler takes an hour to build and a second to relocate, so another patcher builds nothing anew.
+    """
+    return key_of({name: value for name, value in inputs.items() if name not in _AFTERWARDS})
 
 
 def difference(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> tuple[str, ...]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from bundler.build_request import BuildRequest, Dependency, OutputSpec
 from bundler.digest import Digest
+from bundler.key import installed_key, key_of
 from bundler.plan import RUNTIME, Node, NodeOutput, Plan
 from bundler.recipe import LockedPackage, Source
 from bundler.relocate import Context
@@ -22,7 +24,7 @@ def package_source(package: LockedPackage) -> Source:
 
 def request_for(
     node: Node,
-    key: Digest,
+    inputs: Mapping[str, Any],
     plan: Plan,
     store: Store,
     outputs: Mapping[str, Mapping[str, Digest]],
@@ -31,7 +33,10 @@ def request_for(
     sources: Sequence[tuple[Source, Path]],
     packages: Sequence[Path],
 ) -> BuildRequest:
-    """The request for ``node``; ``outputs`` holds the trees by prefix of every node that it sees."""
+    """The request for ``node``, whose keys are made of ``inputs``.
+
+    ``outputs`` holds the trees by prefix of every node that it sees.
+    """
     seen = [plan.nodes[name] for name in node.sees]
     dependencies = tuple(
         Dependency(other.recipe.name, prefix, digest)
@@ -45,7 +50,8 @@ def request_for(
     tools = [prefix for prefix in _prefixes([*own, *seen]) if prefix not in linked and prefix not in basic]
     return BuildRequest(
         recipe=node.recipe,
-        key=key,
+        key=key_of(inputs),
+        installed_key=installed_key(inputs),
         prefix=node.prefix,
         outputs=tuple(OutputSpec(output.bundle, output.prefix, output.globs) for output in node.outputs),
         bundles=dict(node.reach),

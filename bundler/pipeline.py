@@ -282,10 +282,10 @@ class _Work:
         from bundler.node_request import package_source, request_for
 
         recipe, pipeline = state.node.recipe, self.pipeline
-        assert state.key is not None
+        assert state.inputs is not None
         return request_for(
             state.node,
-            state.key,
+            state.inputs,
             pipeline.plan,
             pipeline.store,
             pipeline.surveyor.outputs,

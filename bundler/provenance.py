@@ -12,7 +12,7 @@ from typing import Any
 import bundler
 from bundler.digest import Digest, hex_of
 from bundler.errors import InputError
-from bundler.key import builder_digest, buildroot_digest
+from bundler.key import BUILDER, RELOCATION, buildroot_digest, code_digest
 from bundler.pipeline import Pipeline
 from bundler.recipe import LockedPackage, packages_of
 
@@ -48,7 +48,7 @@ def provenance(pipeline: Pipeline, name: str) -> dict[str, Any]:
             },
             "internalParameters": {
                 "image": images.pop(name),
-                "builder": builder_digest(),
+                "builder": code_digest(BUILDER + RELOCATION),
                 "recipes": {
                     states[node].node.recipe.name: {
                         "version": states[node].node.recipe.version,

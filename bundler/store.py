@@ -80,6 +80,21 @@ class Store:
         """Where the tree lies, whether or not it is there."""
         return self.root / "trees" / hex_of(digest)
 
+    def copy(self, digest: Digest, to: Path) -> None:
+        """Make a copy of a tree that may be written to; its hard links and extended attributes are kept.
+
+        Raises EnvironmentLacks where the disk is full.
+        """
+        from bundler import process
+
+        done = process.run(["cp", "-a", "--", os.fspath(self.tree_path(digest)), os.fspath(to)])
+        if done.status != 0:
+            raise EnvironmentLacks(
+                "cannot copy a tree of the store",
+                where=os.fspath(to),
+                why=done.stderr.decode(errors="replace"),
+            )
+
     def entries(self, digest: Digest) -> tuple[Entry, ...]:
         """Entries of a tree, as they were when it was added; raises InputError if it is not here."""
         path = self._entries_path(digest)

@@ -89,9 +89,11 @@ def small_request(
         drop=drop,
         environment=environment or {},
     )
+    key = key or digest_bytes(repr((name, sorted(steps.items()))).encode())
     return BuildRequest(
         recipe=recipe,
-        key=key or digest_bytes(repr((name, sorted(steps.items()))).encode()),
+        key=key,
+        installed_key=digest_bytes(key.encode()),
         prefix=outputs[0].prefix,
         outputs=outputs,
         bundles={output.bundle: output.prefix for output in outputs},

@@ -18,7 +18,7 @@ from small_builds import PREFIX, busybox_root, small_request, tarball
 
 from bundler.build import BuildOptions, build_node
 from bundler.build_request import BuildRequest, Dependency, OutputSpec
-from bundler.digest import Digest
+from bundler.digest import Digest, digest_bytes
 from bundler.errors import BuildError, BundleError, ExitCode, InputError
 from bundler.events import Event, Message, TaskAdvanced, TaskFinished
 from bundler.jobserver import Jobserver
@@ -82,6 +82,29 @@ def test_what_was_built_is_not_built_again(buildroot: Path, store: Store) -> Non
     first = build(request, store)
     assert build(request, store, events=events) == first
     assert [event.outcome for event in events if isinstance(event, TaskFinished)] == ["cached"]
+
+
+def test_another_relocation_runs_no_step(buildroot: Path, store: Store) -> None:
+    """Nor does it reach what is kept of the installed files, their hard links included."""
+    install = INSTALL + '; cd "$DESTDIR$PREFIX/bin"; cat /proc/sys/kernel/random/uuid >once; ln once twice'
+    request = small_request(buildroot, {"install": install})
+    found: list[bytes] = []
+    for text in (b"one way\n", b"another\n"):
+
+        def relocate(dest: Path, text: bytes = text) -> Sequence[str]:
+            with (dest / PREFIX.strip("/") / "bin/once").open("ab") as stream:
+                stream.write(text)
+            return ()
+
+        changed = replace(request, key=digest_bytes(text), relocate=relocate)
+        tree = store.tree_path(build(changed, store)) / "bin"
+        assert (tree / "once").samefile(tree / "twice")
+        found.append((tree / "once").read_bytes())
+    assert found[0].startswith(found[1].removesuffix(b"another\n"))
+    assert [text.partition(b"\n")[2] for text in found] == [b"one way\n", b"another\n"]
+    installed = store.outputs(request.installed_key)
+    assert installed is not None
+    assert store.check(installed["/"])
 
 
 def test_threads_that_need_one_key_build_it_once(buildroot: Path, store: Store) -> None:

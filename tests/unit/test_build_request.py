@@ -19,6 +19,7 @@ def request(own: Mapping[str, str] | None = None, search: tuple[str, ...] = (LIB
     return BuildRequest(
         recipe=Recipe("curl", "8.1", "curl", Path("curl/recipe.toml"), environment=own or {}),
         key=digest_bytes(b""),
+        installed_key=digest_bytes(b"installed"),
         prefix=LIBS,
         outputs=(OutputSpec("libs", LIBS),),
         bundles={"shell": SHELL, "my-libs": LIBS},

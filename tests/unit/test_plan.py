@@ -1,14 +1,15 @@
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bundler import key as key_module
 from bundler.digest import Digest, digest_bytes
 from bundler.errors import BundleError
-from bundler.key import difference, key_inputs, key_of
+from bundler.key import difference, installed_key, key_inputs, key_of
 from bundler.plan import Plan, make_plan
-from bundler.recipe import Bundle, Lock, LockedPackage, Output, Recipe, Source, Step, Toolchain
+from bundler.recipe import BinaryEdit, Bundle, Lock, LockedPackage, Output, Recipe, Source, Step, Toolchain
 from bundler.target import parse_target
 
 ONE = digest_bytes(b"one")
@@ -120,25 +121,39 @@ BASH = recipe(
     steps=(Step("configure", "./configure"), Step("build", "make")),
 )
 
+EDIT = BinaryEdit(files=("bin/bash",), old=b"/bin/sh", new=b"{root}/x", count=1)
 
-def bash_key(changed: Recipe = BASH, seen: Digest = ONE, patch: Digest = ONE) -> Digest:
+
+def bash_inputs(changed: Recipe = BASH, seen: Digest = ONE, patch: Digest = ONE) -> dict[str, Any]:
     made = plan("shell", recipes={**RECIPES, "bash": changed})
     outputs = {name: {"/.deps/x": seen} for name in made.nodes}
     patches = dict.fromkeys(changed.patches, patch)
-    return key_of(key_inputs(made.nodes["shell/bash"], outputs, patches, SEED, made.target))
+    return key_inputs(made.nodes["shell/bash"], outputs, patches, SEED, made.target)
+
+
+def bash_key(changed: Recipe = BASH, seen: Digest = ONE, patch: Digest = ONE) -> Digest:
+    return key_of(bash_inputs(changed, seen, patch))
 
 
 def test_golden_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(key_module, "builder_digest", lambda: ONE)
+    monkeypatch.setattr(key_module, "code_digest", lambda patterns: ONE)
     assert bash_key() == (Path(__file__).parent.parent / "golden/bash.key").read_text().strip()
 
 
-def test_a_key_knows_the_code_that_builds(monkeypatch: pytest.MonkeyPatch) -> None:
-    before = bash_key()
-    monkeypatch.setattr(key_module, "builder_digest", lambda: TWO)
-    assert bash_key() != before
+@pytest.mark.parametrize(
+    ("changed", "installs_anew"), [(key_module.BUILDER, True), (key_module.RELOCATION, False)]
+)
+def test_a_key_knows_the_code_that_builds(
+    monkeypatch: pytest.MonkeyPatch, changed: tuple[str, ...], installs_anew: bool
+) -> None:
+    """Another patcher relocates anew what is installed; only another builder builds it anew."""
     package = Path(key_module.__file__).parent
-    assert [pattern for pattern in key_module.BUILDER if not list(package.glob(pattern))] == []
+    assert [pattern for pattern in changed if not list(package.glob(pattern))] == []
+    monkeypatch.setattr(key_module, "code_digest", lambda patterns: ONE)
+    before, installed = bash_key(), installed_key(bash_inputs())
+    monkeypatch.setattr(key_module, "code_digest", lambda patterns: TWO if patterns == changed else ONE)
+    assert bash_key() != before
+    assert (installed_key(bash_inputs()) != installed) is installs_anew
 
 
 def test_a_key_ignores_where_things_come_from() -> None:
@@ -173,11 +188,16 @@ def test_bundles_of_other_names_share_keys_at_one_prefix() -> None:
         lambda: bash_key(replace(BASH, steps=BASH.steps[:1])),
         lambda: bash_key(replace(BASH, environment={"X": "1"})),
         lambda: bash_key(replace(BASH, sources=(replace(BASH.sources[0], digest=TWO),))),
+        lambda: bash_key(replace(BASH, literals=(EDIT,))),
     ],
 )
 def test_a_key_changes_with_each_input(key: object) -> None:
     assert callable(key)
     assert key() != bash_key()
+
+
+def test_an_edit_afterwards_installs_nothing_anew() -> None:
+    assert installed_key(bash_inputs(replace(BASH, literals=(EDIT,)))) == installed_key(bash_inputs())
 
 
 def test_differences_in_words() -> None:
