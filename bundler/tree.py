@@ -156,14 +156,18 @@ def tree_digest(entries: Iterable[Entry]) -> Digest:
     return digests.digest_bytes(b"\n".join(lines))
 
 
-class FileTree(Protocol):
-    """A read-only file system.  No method follows a symbolic link: see :func:`resolve`."""
+class Names(Protocol):
+    """What there is in a read-only file system, if not its contents."""
 
     def get(self, path: str) -> Entry | None:
         """The entry at ``path`` (lstat), or None; ``""`` is the root directory."""
 
     def names(self, path: str) -> Sequence[str]:
         """Names in the directory at ``path``, in byte order; empty if there is no such directory."""
+
+
+class FileTree(Names, Protocol):
+    """A read-only file system.  No method follows a symbolic link: see :func:`resolve`."""
 
     def walk(self) -> Iterator[Entry]:
         """Every entry below the root, parents before children; sort by :func:`sort_key` for byte order."""
@@ -317,7 +321,7 @@ class UnionTree:
         return next((tree for tree in self._trees if tree.get(path) is not None), None)
 
 
-def walk(tree: FileTree, below: str = "") -> Iterator[Entry]:
+def walk(tree: Names, below: str = "") -> Iterator[Entry]:
     """Every entry below a directory of ``tree``, depth first, the names of each directory in byte order."""
     pending = [join(below, name) for name in reversed(tree.names(below))]
     while pending:

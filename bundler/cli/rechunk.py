@@ -79,8 +79,8 @@ def run(arguments: argparse.Namespace) -> int:
         blobs = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix=".rechunk-", dir=near)))
         codec = "none" if arguments.output else "gzip"
         made = cut(tree, found, memory, config, blobs, codec=codec)  # type: ignore[arg-type]
-        image = replace(made, reference=arguments.tag)
-        prove(image, found, tree)
+        prove(made, found)
+        image = replace(made.image, reference=arguments.tag)
         digest = _deliver(arguments, image)
     if arguments.save_plan:
         common.write_text(arguments.save_plan, memory.to_json().decode("utf-8", "surrogateescape") + "\n")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, fields
 from typing import Literal
 
@@ -45,22 +45,29 @@ def transfer(have: Image | None, want: Image) -> Transfer:
 
 def changes(before: FileTree, after: FileTree) -> Iterator[Change]:
     """Every difference between two trees, in byte order of paths: properties, links, contents."""
-    old = {entry.path: entry for entry in before.walk()}
-    new = {entry.path: entry for entry in after.walk()}
+    return entry_changes(before.walk(), after.walk(), lambda path: _same_content(before, after, path))
+
+
+def entry_changes(
+    before: Iterable[Entry], after: Iterable[Entry], same_content: Callable[[str], bool]
+) -> Iterator[Change]:
+    """The same of two listings; ``same_content`` is asked about a path that is a file of one size in both."""
+    old = {entry.path: entry for entry in before}
+    new = {entry.path: entry for entry in after}
     for path in sorted(old.keys() | new.keys(), key=lambda name: name.encode("utf-8", "surrogateescape")):
         one, other = old.get(path), new.get(path)
         if one is None and other is not None:
             yield Change("added", path, size=other.size)
         elif other is None:
             yield Change("removed", path)
-        elif one is not None and (what := _differences(before, one, after, other)):
+        elif one is not None and (what := _differences(one, other, same_content)):
             yield Change("changed", path, what, other.size)
 
 
-def _differences(before: FileTree, one: Entry, after: FileTree, other: Entry) -> tuple[str, ...]:
+def _differences(one: Entry, other: Entry, same_content: Callable[[str], bool]) -> tuple[str, ...]:
     found = [name for name in _COMPARED if getattr(one, name) != getattr(other, name)]
     same_size = one.kind is other.kind is Kind.FILE and one.size == other.size
-    if same_size and not _same_content(before, after, one.path):
+    if same_size and not same_content(one.path):
         found.append("content")
     return tuple(found)
 

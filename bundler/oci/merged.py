@@ -16,7 +16,7 @@ from bundler.digest import Digest
 from bundler.errors import InputError
 from bundler.oci.image import Image
 from bundler.oci.layer import WHITEOUT
-from bundler.oci.stream import LIMITS, LayerStream, Limits, open_layer
+from bundler.oci.stream import LIMITS, LayerStream, Limits, Once, open_layer, read_layer
 from bundler.oci.tar import Member, members
 from bundler.tree import Entry, Kind, parents, sort_key, walk
 
@@ -32,43 +32,14 @@ class _Node:
     children: dict[str, _Node] = field(default_factory=dict)
 
 
-class ImageTree:
-    """A :class:`bundler.tree.FileTree` over all layers of an image; close it, or use it in ``with``.
+class Merged:
+    """The names of all layers of an image, and what they are."""
 
-    Uncompressed layers are read in place; each layer's digest is checked first.  Raises InputError for
-    a layer that is damaged, cut short, or hostile.
-    """
-
-    def __init__(self, image: Image, *, limits: Limits = LIMITS) -> None:
-        self._image = image
-        self._streams: list[LayerStream] = []
+    def __init__(self) -> None:
         self._root = _Node(Entry("", Kind.DIRECTORY), -1)
         self._linked: set[tuple[int, int]] = set()
         self.whiteouts: list[str] = []
         """Paths that layers of the image delete from those below; a directory's content ends in a slash."""
-        try:
-            for number, layer in enumerate(image.layers):
-                stream = open_layer(layer, limits)
-                self._streams.append(stream)
-                with stream.open() as tar:
-                    where = f"layer {layer.diff_id}"
-                    self._apply(number, members(tar, stream.length, where=where, limits=limits), where)
-            self._name_links()
-        except BaseException:
-            self.close()
-            raise
-
-    def __enter__(self) -> ImageTree:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        for stream in self._streams:
-            stream.close()
 
     def get(self, path: str) -> Entry | None:
         node = self._find(path)
@@ -81,28 +52,12 @@ class ImageTree:
     def walk(self) -> Iterator[Entry]:
         return walk(self)
 
-    def open(self, path: str) -> BinaryIO:
-        node = self._find(path)
-        if node is None or node.entry.kind is not Kind.FILE:
-            raise InputError("is not a regular file" if node else "no such file", where="/" + path)
-        return self._streams[node.layer].open(node.offset, node.entry.size)
-
     def layer_of(self, path: str) -> int:
         """Number of the layer, from 0 upwards, that the entry at ``path`` comes from; -1 for the root."""
         node = self._find(path)
         if node is None:
             raise InputError("no such file", where="/" + path)
         return node.layer
-
-    def place_of(self, path: str) -> tuple[Digest, int]:
-        """Diff ID of the layer that holds the content of the file at ``path``, and the offset in its tar.
-
-        Two files with one place have one content, whichever images they are seen in.
-        """
-        node = self._find(path)
-        if node is None or node.layer < 0:
-            raise InputError("no such file", where="/" + path)
-        return self._image.layers[node.layer].diff_id, node.offset
 
     def _find(self, path: str) -> _Node | None:
         node: _Node | None = self._root
@@ -169,6 +124,87 @@ class ImageTree:
             node.children.pop(name, None)
         else:
             node.children.clear()
+
+
+class ImageTree(Merged):
+    """A :class:`bundler.tree.FileTree` over all layers of an image; close it, or use it in ``with``.
+
+    Uncompressed layers are read in place; each layer's digest is checked first.  Raises InputError for
+    a layer that is damaged, cut short, or hostile.
+    """
+
+    def __init__(self, image: Image, *, limits: Limits = LIMITS) -> None:
+        super().__init__()
+        self._image = image
+        self._streams: list[LayerStream] = []
+        try:
+            for number, layer in enumerate(image.layers):
+                stream = open_layer(layer, limits)
+                self._streams.append(stream)
+                with stream.open() as tar:
+                    where = f"layer {layer.diff_id}"
+                    self._apply(number, members(tar, stream.length, where=where, limits=limits), where)
+            self._name_links()
+        except BaseException:
+            self.close()
+            raise
+
+    def __enter__(self) -> ImageTree:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        for stream in self._streams:
+            stream.close()
+
+    def open(self, path: str) -> BinaryIO:
+        node = self._find(path)
+        if node is None or node.entry.kind is not Kind.FILE:
+            raise InputError("is not a regular file" if node else "no such file", where="/" + path)
+        return self._streams[node.layer].open(node.offset, node.entry.size)
+
+    def place_of(self, path: str) -> tuple[Digest, int]:
+        """Diff ID of the layer that holds the content of the file at ``path``, and the offset in its tar.
+
+        Two files with one place have one content, whichever images they are seen in.
+        """
+        node = self._find(path)
+        if node is None or node.layer < 0:
+            raise InputError("no such file", where="/" + path)
+        return self._image.layers[node.layer].diff_id, node.offset
+
+
+class Listing(Merged):
+    """The names of an image with the digest of each file, from one reading that keeps nothing else.
+
+    Raises InputError as :class:`ImageTree` does.
+    """
+
+    def __init__(self, image: Image, *, limits: Limits = LIMITS) -> None:
+        super().__init__()
+        for number, layer in enumerate(image.layers):
+            where = f"layer {layer.diff_id}"
+            with read_layer(layer, limits) as (tar, most):
+                found = members(tar, most, where=where, limits=limits)
+                self._apply(number, _digested(tar, found, where), where)
+        self._name_links()
+
+
+def _digested(tar: Once, found: Iterator[Member], where: str) -> Iterator[Member]:
+    for member in found:
+        entry = member.entry
+        if entry.kind is Kind.FILE and entry.hardlink is None:
+            tar.seek(member.offset)
+            member = replace(member, entry=replace(entry, digest=tar.digest(entry.size)))
+            if tar.at < member.offset + entry.size:
+                raise InputError(
+                    "is no sound tar archive", where=where, why=f"it is cut short in /{entry.path}"
+                )
+        yield member
 
 
 def _sort(found: Iterator[Member], where: str) -> tuple[dict[str, Member], list[str]]:

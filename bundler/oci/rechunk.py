@@ -2,25 +2,27 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import date
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO, cast
 
-from bundler.digest import canonical_json, digest_bytes, hex_of
+from bundler.digest import Digest, canonical_json, digest_bytes, hex_of
 from bundler.errors import BundleError, CheckError, InputError
 from bundler.oci.chunk import Component, History, Plan, Planner
-from bundler.oci.compare import changes
+from bundler.oci.compare import entry_changes
 from bundler.oci.compress import Codec
 from bundler.oci.image import Image, ImageConfig, Layer
 from bundler.oci.layer import LayerSource, layer_entries
-from bundler.oci.merged import ImageTree
+from bundler.oci.merged import Listing
 from bundler.oci.packages import assign, read_packages, update_dates
 from bundler.oci.rootfs import Attributes, content
 from bundler.oci.store import store_layer
-from bundler.tree import EPOCH, Entry, FileTree, Kind, parents, shown, sort_key
+from bundler.tree import EPOCH, Entry, FileTree, Kind, parents, shown
 
 PLAN = "bundle.chunks"
 """Annotation of an image: the plan that it was cut by, as the next one's input."""
@@ -28,6 +30,7 @@ BUDGET = 64
 PERIOD_WEEKS = 2
 _PERIODS = 130
 _FORMAT = 1
+_NOTHING = digest_bytes(b"")
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,13 +121,22 @@ def _size(entries: Sequence[Entry]) -> int:
     return sum(512 + (0 if entry.hardlink else (entry.size + 511) // 512 * 512) for entry in entries)
 
 
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """An image, and the digests of the contents that went into it, by path."""
+
+    image: Image
+    digests: Mapping[str, Digest]
+
+
 def cut(
     tree: FileTree, found: Content, memory: Memory, config: ImageConfig, blobs: Path, *, codec: Codec = "none"
-) -> Image:
+) -> Cut:
     """The image of a planned root file system; each layer is read, packed, hashed and written in one pass.
 
     ``blobs`` is a directory that holds the layers from then on.
     """
+    noted = _Noted(tree)
     by_path = {entry.path: entry for entry in found.entries}
     layers: list[Layer] = []
     for names in memory.plan.layers:
@@ -133,16 +145,62 @@ def cut(
             own.update((parent, by_path[parent]) for parent in parents(path))
         entries = layer_entries(own.values(), special=True)
         label = names[0] if len(names) == 1 else f"{len(names)} components: {', '.join(names)}"
-        source = LayerSource(label[:200], "", tree, entries, special=True)
+        source = LayerSource(label[:200], "", noted, entries, special=True)
         layers.append(store_layer(source, blobs, codec=codec))
     text = memory.to_json().decode("utf-8", "backslashreplace")
-    return Image(tuple(layers), config, ((PLAN, text),))
+    return Cut(Image(tuple(layers), config, ((PLAN, text),)), noted.digests)
 
 
-def prove(image: Image, found: Content, tree: FileTree) -> None:
-    """Raise CheckError unless the image shows exactly the files that went in: every property and byte."""
-    with ImageTree(image) as made:
-        wrong = list(changes(_Expected(found.entries, tree), made))
+class _Noted:
+    """Contents that are read anyway, with the digest of each."""
+
+    def __init__(self, tree: FileTree) -> None:
+        self._tree = tree
+        self.digests: dict[str, Digest] = {}
+
+    def open(self, path: str, /) -> BinaryIO:
+        def note(digest: Digest) -> None:
+            self.digests[path] = digest
+
+        return cast(BinaryIO, _Noting(self._tree.open(path), note))
+
+
+class _Noting(io.RawIOBase):
+    """A stream that tells the digest of what was read of it when it is closed."""
+
+    def __init__(self, stream: BinaryIO, note: Callable[[Digest], None]) -> None:
+        self._stream = stream
+        self._raw: Any = getattr(stream, "raw", stream)
+        self._note = note
+        self._hash = hashlib.sha256()
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        count: int = self._raw.readinto(buffer)
+        self._hash.update(memoryview(buffer)[:count])
+        return count
+
+    def close(self) -> None:
+        if not self.closed:
+            self._stream.close()
+            self._note(Digest("sha256:" + self._hash.hexdigest()))
+        super().close()
+
+
+def prove(made: Cut, found: Content) -> None:
+    """Raise CheckError unless the image shows exactly the files that went in: every property and byte.
+
+    The layers are read once more, as a client will; of the files themselves the digests speak.
+    """
+
+    def same_content(path: str) -> bool:
+        # What is empty was never opened; what is another name of a file is compared under the first one.
+        return after[path].hardlink is not None or after[path].digest == made.digests.get(path, _NOTHING)
+
+    after = {entry.path: entry for entry in Listing(made.image).walk()}
+    wrong = list(entry_changes(found.entries, after.values(), same_content))
     if wrong:
         lines = [f"  {change.kind} /{shown(change.path)} {' '.join(change.what)}" for change in wrong[:10]]
         raise CheckError(
@@ -150,26 +208,6 @@ def prove(image: Image, found: Content, tree: FileTree) -> None:
             why="the image would not be the same",
             detail="\n".join(lines),
         )
-
-
-class _Expected:
-    """The entries that were packed, with the contents that the tree has."""
-
-    def __init__(self, entries: Sequence[Entry], tree: FileTree) -> None:
-        self._entries = {entry.path: entry for entry in entries}
-        self._tree = tree
-
-    def get(self, path: str) -> Entry | None:
-        return self._entries.get(path)
-
-    def open(self, path: str) -> BinaryIO:
-        return self._tree.open(path)
-
-    def names(self, path: str) -> Sequence[str]:
-        return self._tree.names(path)
-
-    def walk(self) -> Iterator[Entry]:
-        return (self._entries[path] for path in sorted(self._entries, key=sort_key))
 
 
 def memory_of(image: Image, where: str) -> Memory:

@@ -6,6 +6,7 @@ comes out of a decompressor is bounded.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any, BinaryIO, Protocol
 
-from bundler.digest import Digest, digest_stream
+from bundler.digest import Digest
 from bundler.errors import InputError
 from bundler.oci.image import PIECE, Layer
 
@@ -104,28 +105,17 @@ def open_layer(layer: Layer, limits: Limits = LIMITS) -> LayerStream:
 
     Raises InputError if the blob is not what its descriptor says, or expands beyond the limits.
     """
-    label = f"layer {layer.diff_id}"
-    place = layer.blob.file()
-    if place is None:
-        file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
-        layer.blob.copy_to(file)
-        start, length = 0, file.tell()
-        file.flush()
-    else:
-        path, start, length = place
-        try:
-            file = path.open("rb")
-        except OSError as error:
-            raise InputError("a layer cannot be read", where=str(path), why=error.strerror) from error
+    file, start, length = _open_blob(layer)
     try:
-        codec = sniff(os.pread(file.fileno(), 8, start))
-        if codec is None:
-            _expect(file, start, length, layer.diff_id, label)
+        if sniff(os.pread(file.fileno(), 8, start)) is None:
+            for _ in _pieces(file, start, length, layer, limits):
+                pass
             return LayerStream(file, start, length)
-        compressed = open_range(file, start, length, PIECE)
         spool: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115
         try:
-            _spool(compressed, codec, layer, spool, limits.unpacked_of(length))
+            for piece in _pieces(file, start, length, layer, limits):
+                spool.write(piece)
+            spool.flush()
         except BaseException:
             spool.close()
             raise
@@ -136,6 +126,75 @@ def open_layer(layer: Layer, limits: Limits = LIMITS) -> LayerStream:
         raise
 
 
+class Once:
+    """A layer's tar from front to end: what was passed over does not come back, and nothing is kept."""
+
+    def __init__(self, pieces: Iterator[bytes]) -> None:
+        self._pieces = pieces
+        self._piece = memoryview(b"")
+        self.at = 0
+        """Bytes that were read or passed over."""
+
+    def seek(self, offset: int, /) -> int:
+        """Go on to ``offset``, which lies ahead, or to the end."""
+        while self.at < offset and self._take(offset - self.at):
+            pass
+        return self.at
+
+    def read(self, size: int, /) -> bytes:
+        """The next ``size`` bytes; fewer at the end."""
+        parts: list[memoryview] = []
+        while size and (part := self._take(size)):
+            parts.append(part)
+            size -= len(part)
+        return b"".join(parts)
+
+    def digest(self, size: int) -> Digest:
+        """Digest of the next ``size`` bytes, or of what is left of them."""
+        hashed = hashlib.sha256()
+        while size and (part := self._take(size)):
+            hashed.update(part)
+            size -= len(part)
+        return Digest("sha256:" + hashed.hexdigest())
+
+    def _take(self, most: int) -> memoryview:
+        """Between one byte and ``most``; none at the end."""
+        while not self._piece and (piece := next(self._pieces, None)) is not None:
+            self._piece = memoryview(piece)
+        part, self._piece = self._piece[:most], self._piece[most:]
+        self.at += len(part)
+        return part
+
+
+@contextlib.contextmanager
+def read_layer(layer: Layer, limits: Limits = LIMITS) -> Iterator[tuple[Once, int]]:
+    """The layer's tar, to be read once, and the most bytes that it may have; nothing is kept of it.
+
+    Its digests are known at its end: what it said counts when the context was left without an error.
+    Raises InputError as :func:`open_layer` does.
+    """
+    file, start, length = _open_blob(layer)
+    with file:
+        once = Once(_pieces(file, start, length, layer, limits))
+        yield once, limits.unpacked_of(length)
+        once.seek(limits.unpacked + 1)
+
+
+def _open_blob(layer: Layer) -> tuple[IO[bytes], int, int]:
+    """An open file, and where in it the layer's blob lies: offset and length."""
+    place = layer.blob.file()
+    if place is None:
+        file: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+        layer.blob.copy_to(file)
+        file.flush()
+        return file, 0, file.tell()
+    path, start, length = place
+    try:
+        return path.open("rb"), start, length
+    except OSError as error:
+        raise InputError("a layer cannot be read", where=str(path), why=error.strerror) from error
+
+
 def sniff(head: bytes) -> str | None:
     """The compression that a blob begins with, whatever its media type says."""
     if head.startswith(b"\x1f\x8b"):
@@ -143,24 +202,27 @@ def sniff(head: bytes) -> str | None:
     return "zstd" if head.startswith(b"\x28\xb5\x2f\xfd") else None
 
 
-def _expect(file: IO[bytes], start: int, length: int, digest: Digest, label: str) -> None:
-    found = digest_stream(open_range(file, start, length, PIECE))
-    if found != digest:
-        raise InputError(f"{label} is damaged", why=f"its bytes have the digest {found}")
-
-
-def _spool(compressed: BinaryIO, codec: str, layer: Layer, out: IO[bytes], limit: int) -> None:
-    blob, inner = hashlib.sha256(), hashlib.sha256()
-    label = f"layer {layer.diff_id}"
-    for piece in decompress(_hashed(compressed, blob), codec, label):
-        inner.update(piece)
-        out.write(piece)
-        if out.tell() > limit:
-            raise InputError(
-                f"{label} expands beyond {limit} bytes", why="it looks like a decompression bomb"
-            )
-    out.flush()
-    for digest, found in ((layer.descriptor.digest, blob), (layer.diff_id, inner)):
+def _pieces(file: IO[bytes], start: int, length: int, layer: Layer, limits: Limits) -> Iterator[bytes]:
+    """The layer's tar, whatever its compression; raises InputError at its end if a digest is wrong."""
+    label, limit = f"layer {layer.diff_id}", limits.unpacked_of(length)
+    stream = open_range(file, start, length, PIECE)
+    codec = sniff(os.pread(file.fileno(), 8, start))
+    inner, blob = hashlib.sha256(), hashlib.sha256()
+    if codec is None:
+        yield from _hashed(stream, inner)
+        expected = [(layer.diff_id, inner)]
+    else:
+        size = 0
+        for piece in decompress(_hashed(stream, blob), codec, label):
+            size += len(piece)
+            if size > limit:
+                raise InputError(
+                    f"{label} expands beyond {limit} bytes", why="it looks like a decompression bomb"
+                )
+            inner.update(piece)
+            yield piece
+        expected = [(layer.descriptor.digest, blob), (layer.diff_id, inner)]
+    for digest, found in expected:
         if "sha256:" + found.hexdigest() != digest:
             raise InputError(f"{label} is damaged", why=f"not {digest} but sha256:{found.hexdigest()}")
 

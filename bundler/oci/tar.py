@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import BinaryIO
+from typing import Protocol
 
 from bundler.errors import InputError
 from bundler.oci.header import BLOCK, XATTR_RECORD, padding
@@ -38,10 +38,18 @@ class Member:
     offset: int
 
 
-def members(stream: BinaryIO, length: int, *, where: str, limits: Limits = LIMITS) -> Iterator[Member]:
-    """The entries of a tar of ``length`` bytes in a seekable stream; paths are plain, the root is ``""``.
+class Forward(Protocol):
+    """What a tar is read from; it is never asked to go back."""
 
-    Raises InputError for what is damaged, cut short, or hostile.
+    def seek(self, offset: int, /) -> int: ...
+
+    def read(self, size: int, /) -> bytes: ...
+
+
+def members(stream: Forward, length: int, *, where: str, limits: Limits = LIMITS) -> Iterator[Member]:
+    """The entries of a tar of at most ``length`` bytes, which is read forwards only.
+
+    Paths are plain, the root is ``""``.  Raises InputError for what is damaged, cut short, or hostile.
     """
     reader = _Reader(stream, length, where, limits)
     for count, member in enumerate(reader):
@@ -51,7 +59,7 @@ def members(stream: BinaryIO, length: int, *, where: str, limits: Limits = LIMIT
 
 
 class _Reader:
-    def __init__(self, stream: BinaryIO, length: int, where: str, limits: Limits) -> None:
+    def __init__(self, stream: Forward, length: int, where: str, limits: Limits) -> None:
         self._stream = stream
         self._length = length
         self._where = where
