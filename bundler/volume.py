@@ -22,6 +22,8 @@ from bundler.load import Packed, loaded_image
 
 WRITABLE = "bundle.writable"
 """Label of a data container whose volume may be written to."""
+_UNFINISHED = "-new"
+"""What the name of a data container ends in while its volume is filled."""
 MOUNT_DATA = 4095
 """Bytes that the options of one mount(2) can have: a page, less the final zero."""
 
@@ -58,6 +60,8 @@ def _create(engine: Engine, bundle: Packed, info: EngineInfo | None, writable: b
     with _one_at_a_time():
         if any(container.name == name for container in engine.containers(NAME)):
             return name
+        # What a process that was killed left behind: nobody has seen it.
+        engine.remove(name + _UNFINISHED)
         image = loaded_image(engine, bundle)
         labels = {**volume_labels(bundle.facts), **({WRITABLE: "yes"} if writable else {})}
         # A volume that is in use cannot be removed, and was whole when its first user came.
@@ -67,7 +71,14 @@ def _create(engine: Engine, bundle: Packed, info: EngineInfo | None, writable: b
             engine.create_volume(name, labels, options)
         mount = Mount(name, bundle.facts.prefix, read_only=not writable, copy=info is None)
         # The final name comes last: whatever has it is whole.
-        spec = ContainerSpec(str(image.id), (NO_COMMAND,), entrypoint=(), labels=labels, mounts=(mount,))
+        spec = ContainerSpec(
+            str(image.id),
+            (NO_COMMAND,),
+            name=name + _UNFINISHED,
+            entrypoint=(),
+            labels=labels,
+            mounts=(mount,),
+        )
         container = engine.create(spec)
         try:
             engine.rename(container, name)
@@ -85,22 +96,30 @@ def existing(engine: Engine) -> list[DataContainer]:
 
 def _data_container(container: EngineContainer) -> DataContainer | None:
     labels = container.labels
-    if not container.name.startswith("bundle-") or NAME not in labels:
+    if not _is_ours(container.name) or container.name.endswith(_UNFINISHED) or NAME not in labels:
         return None
     prefix = labels.get(PREFIX, "")
     return DataContainer(container.name, labels[NAME], labels.get(VERSION, ""), prefix, container.image)
 
 
-def remove(engine: Engine, names: Sequence[str]) -> list[str]:
-    """Remove data containers, by their names or their bundles', with their volumes; returns their names.
+def remove(engine: Engine, names: Sequence[str] | None) -> list[str]:
+    """Remove data containers, by their names or their bundles' (None: all), with their volumes.
 
-    Removing what is not there is no error.  A volume that a container still uses stays until that is gone.
+    Returns their names.  Volumes whose containers are gone already are among them.  Removing what is not
+    there is no error.  A volume that a container still uses stays until that is gone.
     """
-    gone = [one.name for one in existing(engine) if one.name in names or one.bundle in names]
+    bundles = {one.name: one.bundle for one in existing(engine)}
+    bundles |= {name: bundle for name, bundle in engine.volumes(NAME).items() if _is_ours(name)}
+    gone = sorted(name for name, bundle in bundles.items() if names is None or {name, bundle} & set(names))
     for name in gone:
-        engine.remove(name)
+        for container in (name, name + _UNFINISHED):
+            engine.remove(container)
         engine.remove_volume(name)
     return gone
+
+
+def _is_ours(name: str) -> bool:
+    return name.startswith("bundle-")
 
 
 def _overlay_options(image: EngineImage, bundle: Packed, info: EngineInfo) -> dict[str, str]:

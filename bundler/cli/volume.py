@@ -81,12 +81,10 @@ def _list(arguments: argparse.Namespace) -> int:
 
 
 def _remove(arguments: argparse.Namespace) -> int:
-    from bundler.volume import existing, remove
+    from bundler.volume import remove
 
     if bool(arguments.names) == arguments.all:
         raise InputError("name data containers or bundles to remove, or say --all, not both")
-    engine = common.engine(arguments)
-    names = [one.name for one in existing(engine)] if arguments.all else arguments.names
-    for name in remove(engine, names):
+    for name in remove(common.engine(arguments), None if arguments.all else arguments.names):
         print(name)
     return ExitCode.DONE

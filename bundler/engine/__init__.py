@@ -161,6 +161,9 @@ class Engine(Protocol):
 
     def has_volume(self, name: str) -> bool: ...
 
+    def volumes(self, label: str) -> Mapping[str, str]:
+        """Names of the volumes that have the label, with its value."""
+
     def export_volume(self, name: str, path: str, file: Path) -> None:
         """Write what a data container and volume of that name hold to ``file``, as tar.
 

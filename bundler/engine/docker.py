@@ -210,6 +210,11 @@ class Docker:
                 return False
             return True
 
+    def volumes(self, label: str) -> Mapping[str, str]:
+        with _told("listing volumes"):
+            found = self._api.volumes(filters={"label": label})["Volumes"] or ()
+        return {str(item["Name"]): str(item["Labels"][label]) for item in found}
+
     def export_volume(self, name: str, path: str, file: Path) -> None:
         with _told(f"reading the volume {name}"), file.open("wb") as out:
             stream, _ = self._api.get_archive(name, f"{path}/.", chunk_size=PIECE)

@@ -157,6 +157,10 @@ class Podman:
     def has_volume(self, name: str) -> bool:
         return self.try_call("volume", "exists", name).ok
 
+    def volumes(self, label: str) -> Mapping[str, str]:
+        found = json.loads(self._call("volume", "ls", "--filter", f"label={label}", "--format", "json"))
+        return {item["Name"]: item["Labels"][label] for item in found}
+
     def export_volume(self, name: str, path: str, file: Path) -> None:
         self._call("volume", "export", f"--output={file}", name)
 

@@ -27,6 +27,17 @@ class Bundle:
             check=False,
         )
 
+    def start(self, *words: str) -> subprocess.Popen[bytes]:
+        """Start it and go on; nobody reads what it prints."""
+        return subprocess.Popen(
+            [sys.executable, "-m", "bundler", *words],
+            env=self.environment,
+            cwd=self.out.parent,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+
     def __call__(self, *words: str, stdin: str = "", **environment: str) -> str:
         done = self.run(*words, stdin=stdin, **environment)
         assert done.returncode == 0, done.stderr

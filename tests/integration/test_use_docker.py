@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import random
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -147,6 +149,44 @@ class TestVolumes:
         assert bundle("volume", "remove", "tools", names[0]).split() == names
         assert not set(names) & set(dockerd.docker("volume", "ls", "--quiet").split())
         assert bundle("volume", "remove", "tools") == ""
+
+    def test_pruned_containers_leave_no_volume_behind(self, bundle: Bundle, dockerd: Dockerd) -> None:
+        names = bundle("volume", "create", "tools").split()
+        dockerd.docker("container", "prune", "--force")
+        assert set(names) <= set(dockerd.docker("volume", "ls", "--quiet").split())
+        assert set(names) <= set(bundle("volume", "remove", "--all").split())
+        assert not set(names) & set(dockerd.docker("volume", "ls", "--quiet").split())
+
+    def test_killed_while_loading_and_filling(
+        self, bundle: Bundle, dockerd: Dockerd, foreign_image: ForeignImage
+    ) -> None:
+        """Whatever has its final name is whole, and the next one takes no harm."""
+        chance = random.Random(4)
+        image = foreign_image("scratch")
+        whole = {
+            "runtime": (
+                (f"{samples.RUNTIME}/bin/sh", "-c", f"read x <{samples.RUNTIME}/etc/shells; echo $x"),
+                {"sh"},
+            ),
+            "tools": ((f"{samples.TOOLS}/bin/find", samples.TOOLS), {f"{samples.TOOLS}/share/data"}),
+        }
+        for _ in range(5):
+            bundle("volume", "remove", "--all")
+            for name in ("tools:1.0", "runtime:1.0"):
+                dockerd.try_docker("rmi", "--force", name)
+            process = bundle.start("volume", "create", "tools")
+            time.sleep(chance.uniform(0.3, 1.5))
+            process.kill()
+            process.wait()
+            for line in bundle("volume", "list").splitlines():
+                container, name, *_ = line.split()
+                command, expected = whole[name]
+                found = dockerd.docker("run", "--rm", f"--volumes-from={container}", image, *command)
+                assert expected <= set(found.split())
+            assert "hello" in bundle("run", "--from", image, "--with", "tools")
+        bundle("volume", "remove", "--all")
+        names = dockerd.docker("ps", "--all", "--format", "{{.Names}}").split()
+        assert not [name for name in names if name.startswith("bundle-")]
 
     def test_writable_on_request(self, bundle: Bundle, dockerd: Dockerd, foreign_image: ForeignImage) -> None:
         words = ["run", "--from", foreign_image("musl"), "--with", "tools", "--writable", "--"]

@@ -26,7 +26,8 @@ class FakeEngine:
     """Why no container starts."""
     store: dict[str, EngineImage] = field(default_factory=dict)
     made: dict[str, ContainerSpec] = field(default_factory=dict)
-    volumes: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    volume_options: dict[str, Mapping[str, str]] = field(default_factory=dict)
+    volume_labels: dict[str, Mapping[str, str]] = field(default_factory=dict)
     used: set[str] = field(default_factory=set)
     loads: list[int] = field(default_factory=list)
     """Layers in each archive that came."""
@@ -75,7 +76,7 @@ class FakeEngine:
         del self.store[found.id]
 
     def create(self, spec: ContainerSpec) -> str:
-        identity = f"container-{len(self.made)}"
+        identity = spec.name or f"container-{len(self.made)}"
         self.made[identity] = spec
         return identity
 
@@ -104,16 +105,24 @@ class FakeEngine:
         ]
 
     def create_volume(self, name: str, labels: Mapping[str, str], options: Mapping[str, str]) -> None:
-        self.volumes[name] = options
+        self.volume_options[name] = options
+        self.volume_labels[name] = labels
 
     def has_volume(self, name: str) -> bool:
-        return name in self.volumes
+        return name in self.volume_options
+
+    def volumes(self, label: str) -> Mapping[str, str]:
+        return {
+            name: self.volume_labels[name][label]
+            for name in self.volume_options
+            if label in self.volume_labels.get(name, {})
+        }
 
     def export_volume(self, name: str, path: str, file: Path) -> None:
         raise NotImplementedError
 
     def remove_volume(self, name: str) -> bool:
-        if name in self.used or name not in self.volumes:
+        if name in self.used or name not in self.volume_options:
             return False
-        del self.volumes[name]
+        del self.volume_options[name]
         return True

@@ -10,7 +10,7 @@ from engine_fake import FakeEngine
 
 from bundler import volume
 from bundler.errors import BundleError, EnvironmentLacks, InputError
-from bundler.labels import Facts, Required
+from bundler.labels import NAME, Facts, Required
 from bundler.load import Packed, find_packed, load, load_image, other_builds, packed_of
 from bundler.oci.image import Image, ImageConfig, layer_of
 from bundler.oci.layer import source_of_tree
@@ -152,7 +152,7 @@ class TestVolumes:
         names = volume.create(engine, packed)
         assert [name[:-13] for name in names] == ["bundle-runtime", "bundle-shell"]
         assert volume.create(engine, packed) == names
-        assert sorted(engine.made) == names == sorted(engine.volumes)
+        assert sorted(engine.made) == names == sorted(engine.volume_options)
         assert all(spec.mounts[0].read_only and spec.mounts[0].copy for spec in engine.made.values())
 
     def test_pruned_ones_come_back_with_a_fresh_volume(
@@ -160,17 +160,17 @@ class TestVolumes:
     ) -> None:
         names = volume.create(engine, packed)
         engine.made.clear()
-        engine.volumes[names[0]] = {"left": "over"}
+        engine.volume_options[names[0]] = {"left": "over"}
         assert volume.create(engine, packed) == names
-        assert engine.volumes[names[0]] == {}
+        assert engine.volume_options[names[0]] == {}
 
     def test_a_volume_in_use_is_kept(self, engine: FakeEngine, packed: list[Packed]) -> None:
         names = volume.create(engine, packed)
         engine.made.clear()
         engine.used.add(names[1])
-        engine.volumes[names[1]] = {"in": "use"}
+        engine.volume_options[names[1]] = {"in": "use"}
         assert volume.create(engine, packed) == names
-        assert engine.volumes[names[1]] == {"in": "use"}
+        assert engine.volume_options[names[1]] == {"in": "use"}
 
     def test_nothing_half_made_has_the_final_name(
         self, engine: FakeEngine, packed: list[Packed], monkeypatch: pytest.MonkeyPatch
@@ -189,10 +189,27 @@ class TestVolumes:
         assert volume.remove(engine, ["shell"]) == [names[1]]
         assert volume.remove(engine, names) == [names[0]]
         assert volume.remove(engine, names) == []
-        assert not engine.volumes
+        assert not engine.volume_options
+
+    def test_what_lost_its_container_or_never_had_one_goes_too(
+        self, engine: FakeEngine, packed: list[Packed], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        names = volume.create(engine, packed)
+        engine.made.clear()
+        engine.create_volume("another's", {NAME: "shell"}, {})
+        assert volume.remove(engine, None) == names
+        with monkeypatch.context() as patch:
+            # As if it were killed before that.
+            patch.setattr(engine, "rename", lambda container, name: None)
+            volume.create(engine, packed[:1])
+        assert list(engine.made) == [f"{names[0]}-new"]
+        assert volume.existing(engine) == []
+        assert volume.create(engine, packed[:1]) == names[:1] == list(engine.made)
+        assert volume.remove(engine, None) == names[:1]
+        assert (list(engine.made), list(engine.volume_options)) == ([], ["another's"])
 
     def test_no_copy_needs_overlay2(self, engine: FakeEngine, packed: list[Packed]) -> None:
         with pytest.raises(EnvironmentLacks, match="needs Docker with overlay2") as caught:
             volume.create(engine, packed, copy=False)
         assert isinstance(caught.value, BundleError) and "--no-copy" in (caught.value.hint or "")
-        assert not engine.volumes
+        assert not engine.volume_options
