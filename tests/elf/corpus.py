@@ -10,6 +10,7 @@ import os
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from bundler.elf.edits import Edits
@@ -35,7 +36,7 @@ class Sample:
 
 def samples(step: int = STEP) -> list[Sample]:
     """Every ``step``-th dynamic ELF file of the root, each inode once, in the order of paths."""
-    return list(_all())[::step]
+    return list(_all()[::step])
 
 
 def programs(step: int = STEP) -> list[Sample]:
@@ -102,7 +103,13 @@ def run(
     return done.returncode, done.stdout, done.stderr
 
 
-def _all() -> Iterator[Sample]:
+@cache
+def _all() -> tuple[Sample, ...]:
+    """All of them, read once: several tests look at the same files."""
+    return tuple(_read())
+
+
+def _read() -> Iterator[Sample]:
     seen: set[tuple[int, int]] = set()
     for top in PROGRAMS:
         for directory, subdirectories, names in os.walk(ROOT / top):

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from bundler.pipeline import Pipeline
 from bundler.settings import Settings, cache_directory
+from bundler.survey import to_build
 from bundler.target import parse_target
 
 CHECKOUT = Path(__file__).parents[2]
@@ -121,7 +122,9 @@ def build(toolchain: str, root: str, out: Path, work: Path) -> Compiler:
         jobs=2,
     )
     pipeline = Pipeline(settings, ["toolchain"])
-    pipeline.build()
+    # Trees are all that is needed: what is built is not packed once more.
+    if to_build(pipeline.surveyor.survey()):
+        pipeline.build()
     trees = {
         bundle.prefix: pipeline.store.union([part.tree for part in pipeline.parts(bundle)])
         for bundle in pipeline.plan.bundles.values()

@@ -20,6 +20,7 @@ from tempfile import mkdtemp
 from bundler.pipeline import Pipeline
 from bundler.recipe import Bundle
 from bundler.settings import Settings, cache_directory
+from bundler.survey import to_build
 from bundler.target import parse_target
 
 CHECKOUT = Path(__file__).parents[2]
@@ -120,7 +121,9 @@ def _built(
         jobs=2,
     )
     pipeline = Pipeline(settings, names)
-    pipeline.build()
+    # Trees are all that is needed: what is built is not packed once more.
+    if to_build(pipeline.surveyor.survey()):
+        pipeline.build()
     planned = {name: pipeline.plan.bundles[name] for name in names}
     return (
         {name: plan.bundle for name, plan in planned.items()},

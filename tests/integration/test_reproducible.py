@@ -56,17 +56,24 @@ def python_for_others() -> str:
     return found
 
 
+def share(source: Path, target: Path) -> None:
+    """A second name for a file that all may read and nobody writes to; a copy on another file system."""
+    try:
+        target.hardlink_to(source)
+    except OSError:
+        shutil.copy(source, target)
+
+
 def build(bundle: str, checkout: Path, cache: Path, settings: Mapping[str, str], user: int) -> dict[str, str]:
     """Image IDs by bundle of a build with its own cache; only the sources are shared."""
-    (cache / "sources").mkdir(parents=True)
+    sources, out = cache / "sources", cache / "out"
+    for directory in (cache, sources, out):
+        directory.mkdir(parents=True)
+        if os.geteuid() == 0:
+            os.chown(directory, user, user)
     for source in (cache_directory() / "sources").iterdir():
         if source.is_file():
-            shutil.copy(source, cache / "sources" / source.name)
-    out = cache / "out"
-    out.mkdir()
-    if os.geteuid() == 0:
-        for path in (cache, *cache.rglob("*")):
-            os.chown(path, user, user)
+            share(source, sources / source.name)
     # The packages that bundle itself imports lie in the environment of the tests.
     path = os.pathsep.join([str(checkout), *(p for p in sys.path if p.endswith("-packages"))])
     script = f'umask {settings["umask"]}; exec "$@"'
