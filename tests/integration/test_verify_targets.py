@@ -224,7 +224,10 @@ def test_a_directory_without_a_place_asks_for_it(shell: Bundle, tmp_path: Path) 
     assert "--prefix" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["shell", "gitartifact"])
+@pytest.mark.parametrize(
+    "name",
+    ["shell", "gitartifact", *(pytest.param(name, marks=pytest.mark.slow) for name in ("ansible", "chef"))],
+)
 def test_every_command_runs_in_foreign_roots(
     name: str, built: Built, foreign_root: Callable[[str], Path], tmp_path: Path
 ) -> None:
