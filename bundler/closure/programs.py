@@ -5,7 +5,6 @@ from __future__ import annotations
 import posixpath
 import re
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import zip_longest
 
 from bundler.closure.files import Files
@@ -71,7 +70,7 @@ def check_closure(
 
 def by_search(facts: ElfFile) -> ElfFile:
     """The facts of a program before its needed names were made absolute, as far as loading goes."""
-    return replace(facts, needed=tuple(map(posixpath.basename, facts.needed)), version_needs=())
+    return facts._replace(needed=tuple(map(posixpath.basename, facts.needed)), version_needs=())
 
 
 def check_order(absolute: Closure, searched: Closure) -> Iterator[Violation]:

@@ -62,6 +62,11 @@ class Edits:
             or bool(self.set_flags_1 or self.clear_flags_1)
         )
 
+    @property
+    def needs_versions(self) -> bool:
+        """Whether the symbol versions that a file needs bear on the edit."""
+        return bool(self.remove_needed or self.replace_needed)
+
     def __post_init__(self) -> None:
         path = self.rpath if self.rpath is not None else self.runpath
         if self.rpath is not None and self.runpath is not None:

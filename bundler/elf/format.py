@@ -5,8 +5,11 @@ Sources: System V gABI (chapters 4 and 5), the Linux Standard Base (versions, no
 
 from __future__ import annotations
 
+import sys
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from struct import Struct
 from typing import Literal, NamedTuple
 
@@ -94,6 +97,10 @@ class Segment(NamedTuple):
     align: int
 
 
+_segment: Callable[[tuple[int, ...]], Segment] = partial(tuple.__new__, Segment)
+"""What ``Segment._make`` does, in a third of its time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """Record layouts of one class and byte order."""
@@ -113,9 +120,16 @@ class Layout:
     ident: bytes
     """Bytes 4 and 5 of ``e_ident``: class and data."""
 
+    def numbers(self, code: str, data: bytes) -> array[int]:
+        """What ``data`` consists of: numbers of the type that :mod:`array` calls ``code``."""
+        found = array(code, data)
+        if self.byte_order != sys.byteorder:
+            found.byteswap()
+        return found
+
     def unpack_segments(self, data: bytes) -> tuple[Segment, ...]:
         if self.bits == 64:
-            return tuple(map(Segment._make, self.segment.iter_unpack(data)))
+            return tuple(map(_segment, self.segment.iter_unpack(data)))
         # Elf32_Phdr has the flags behind the sizes.
         return tuple(
             Segment(kind, flags, offset, vaddr, paddr, filesz, memsz, align)

@@ -7,8 +7,9 @@ difference, as bytes and where they go.
 from __future__ import annotations
 
 import struct
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import NamedTuple
 
 from bundler.elf import format as f
@@ -72,6 +73,24 @@ def overlay(read: ReadAt, writes: Sequence[Write]) -> ReadAt:
     return read_after
 
 
+def merged(writes: Sequence[Write]) -> tuple[Write, ...]:
+    """The same without overlaps, in file order; of those given, later ones lie over earlier ones."""
+    spans: list[tuple[int, int, Write | None]] = []
+    for write in sorted(writes, key=itemgetter(0)):
+        offset, data = write
+        end = offset + len(data)
+        if spans and offset < spans[-1][1]:
+            spans[-1] = (spans[-1][0], max(spans[-1][1], end), None)
+        else:
+            spans.append((offset, end, write))
+    flat = overlay(_nothing, writes)
+    return tuple([write or Write(start, flat(start, end - start)) for start, end, write in spans])
+
+
+def _nothing(offset: int, size: int) -> bytes:
+    return b""
+
+
 class Image:
     """Headers, sections and dynamic entries of one file, to be changed."""
 
@@ -110,7 +129,12 @@ class Image:
 
     def occupied(self, start: int, end: int, *, but: tuple[int, int] | None = None) -> bool:
         """Whether a section (other than one exactly at ``but``) or a header table lies in a range."""
-        return [at for at, stop in self._extents if at < end and start < stop and (at, stop) != but] != []
+        for at, stop, _ in self._extents:
+            if at >= end:
+                return False
+            if start < stop and (at, stop) != but:
+                return True
+        return False
 
     def slack(self, index: int) -> int:
         """Bytes by which a loaded segment can grow inside the file, not yet known to be zero."""
@@ -129,7 +153,8 @@ class Image:
                 limit = min(limit, vaddr - vaddr % page - address)
             if filesz and offset + filesz > end:
                 limit = min(limit, offset - end)
-        limit = max(0, min([limit, *[at - end for at, stop in self._extents if stop > end]]))
+        behind = next((at for at, stop, _ in self._extents if stop > end), self.size)
+        limit = max(0, min(limit, behind - end))
         self._slack[end, self.size] = limit
         return limit
 
@@ -191,7 +216,8 @@ class Image:
         if piece.data is None:
             self._move_dynamic(offset, address, size)
         else:
-            self.write(offset, piece.data.ljust(size, b"\0"))
+            self.write(offset, piece.data)
+            self.write(offset + len(piece.data), bytes(size - len(piece.data)))
 
     def grow(self, index: int, length: int) -> int:
         """Make a loaded segment longer; the offset of what is new."""
@@ -221,14 +247,14 @@ class Image:
         self.entries = [(this, value if this == tag else old) for this, old in self.entries]
 
     def writes(self) -> tuple[Write, ...]:
-        """All that differs from the file, later ones over earlier ones."""
+        """All that differs from the file, in ranges that do not overlap, in file order."""
         self._write_dynamic()
         self.write(*self.sections.headers())
         self._write_segments()
         if self.header != self._original_header:
             self.write(f.HEADER_OFFSET, self.layout.header.pack(*self.header))
         self._check_program()
-        return tuple(self.written)
+        return merged(self.written)
 
     def _write_segments(self) -> None:
         old, new = self.facts.segments, self.segments
@@ -272,17 +298,17 @@ class Image:
             raise ElfError("the section headers lie outside the file", why="perhaps the file is truncated")
         return Sections(layout, header, self.read(header.shoff, length))
 
-    def _occupied_ranges(self) -> list[tuple[int, int]]:
-        """Where sections and header tables lie in the file: start and end."""
+    def _occupied_ranges(self) -> list[tuple[int, int, int]]:
+        """Where sections and header tables lie in the file: start, end and a number, in order."""
         header, layout = self.header, self.layout
-        extents = self.sections.extents()
+        extents = self.sections.extents.copy()
         for at, count, size in (
             (0, 1, header.ehsize),
             (header.phoff, header.phnum, layout.segment.size),
             (header.shoff, len(self.sections), layout.section.size),
         ):
             if count:
-                extents.append((at, at + count * size))
+                insort(extents, (at, at + count * size, -1))
         return extents
 
     def _address(self, offset: int) -> int:
@@ -313,7 +339,7 @@ class Image:
             self.write(offset, self._packed(entries).ljust(self.slots * step, b"\0"))
             return
         new, old = _filled(entries, self.slots), _filled(self.facts.dynamic, self.slots)
-        differing = [index for index in range(self.slots) if new[index] != old[index]]
+        differing = [index for index, (this, that) in enumerate(zip(new, old, strict=True)) if this != that]
         if differing:
             first, last = differing[0], differing[-1] + 1
             self.write(offset + first * step, self._packed(new[first:last]))

@@ -8,32 +8,36 @@ from __future__ import annotations
 
 import errno
 import os
-import signal
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
-from itertools import repeat
 from os import urandom
-from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 from bundler.elf.check import check_plan
 from bundler.elf.edits import Edits
 from bundler.elf.format import ElfError, ReadAt
+from bundler.elf.image import overlay
 from bundler.elf.place import Tier
 from bundler.elf.plan import Plan, plan_edits
-from bundler.elf.read import parse_elf
-from bundler.errors import BundleError, EnvironmentLacks, raise_all
+from bundler.elf.read import parse_elf, reader
+from bundler.elf.workers import MAX_SHARES, in_processes
+from bundler.errors import BundleError, raise_all
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 _CHUNK = 1 << 20
 _BLOCK = 1 << 12
 """Bytes compared at once."""
-_SHARE = 64
+_KEPT = 1 << 13
+"""Bytes that are read at once."""
+_SHARE = 16
 """Files that a worker takes at once."""
-_WORTH_WORKERS = 4 * _SHARE
+_WORTH_WORKERS = 128
 """Fewer files are done before workers have started."""
 
-Group = list[tuple[str | Path, Edits]]
+Group: TypeAlias = "list[tuple[str | Path, Edits]]"
 """Names of one file, each with what is wanted of it."""
 
 
@@ -56,9 +60,9 @@ def patch_file(
     is for trees that nobody else sees yet.  Raises ElfError, and leaves the file as it was, where the
     edit is refused or the file cannot be written.
     """
-    source = _resolved(path)
     if output is not None:
-        return _patch(path, source, edits, (os.path.abspath(output),))
+        return _patch(path, _resolved(path), edits, (os.path.abspath(output),))
+    source = os.fspath(path) if in_place else _resolved(path)
     return _patch(path, source, edits, (source,), in_place=in_place)
 
 
@@ -82,11 +86,11 @@ def patch_files(
     groups: dict[tuple[int, int], Group] = {}
     for path, edits in files:
         try:
-            with _errors_named(path):
-                status = os.stat(path)
-                groups.setdefault((status.st_dev, status.st_ino), []).append((path, edits))
-        except BundleError as problem:
-            refused.append(problem)
+            status = os.stat(path)
+        except OSError as error:
+            refused.append(_cannot(error, path))
+        else:
+            groups.setdefault((status.st_dev, status.st_ino), []).append((path, edits))
     for found, wrong in _patch_groups(list(groups.values()), in_place, workers):
         refused += wrong
         results += found
@@ -104,32 +108,19 @@ def _patch_groups(
     groups: Sequence[Group], in_place: bool, workers: int
 ) -> Iterator[tuple[list[PatchResult], list[BundleError]]]:
     """What was done and what was refused, share by share in the order of ``groups``."""
-    shares = [groups[start : start + _SHARE] for start in range(0, len(groups), _SHARE)]
+    size = max(_SHARE, -(-len(groups) // MAX_SHARES))
+    shares = [(groups[start : start + size], in_place) for start in range(0, len(groups), size)]
     if workers == 1 or len(groups) < _WORTH_WORKERS:
-        yield from (_patch_share(share, in_place) for share in shares)
-        return
-    # What most callers never need takes long to load.
-    from concurrent.futures import ProcessPoolExecutor
-    from concurrent.futures.process import BrokenProcessPool
-    from multiprocessing import get_context
-
-    # On Ctrl-C the workers finish what they have begun; it is for this process to say something.
-    context, quiet = get_context("fork"), (signal.SIGINT, signal.SIG_IGN)
-    with ProcessPoolExecutor(workers, context, signal.signal, quiet) as pool:
-        try:
-            yield from pool.map(_patch_share, shares, repeat(in_place))
-        except BrokenProcessPool as error:
-            raise EnvironmentLacks(
-                "a process that patched files was killed",
-                why="perhaps the machine has too little memory",
-                hint="start again: what is done is left as it is",
-            ) from error
+        yield from map(_patch_share, shares)
+    else:
+        yield from in_processes(_patch_share, shares, workers)
 
 
-def _patch_share(share: Sequence[Group], in_place: bool) -> tuple[list[PatchResult], list[BundleError]]:
+def _patch_share(share: tuple[Sequence[Group], bool]) -> tuple[list[PatchResult], list[BundleError]]:
+    groups, in_place = share
     results: list[PatchResult] = []
     refused: list[BundleError] = []
-    for group in share:
+    for group in groups:
         try:
             results += _patch_group(group, in_place)
         except BundleError as problem:
@@ -156,15 +147,15 @@ def _patch(
     path: str | Path, source: str, edits: Edits, targets: tuple[str, ...], *, in_place: bool = False
 ) -> PatchResult:
     """Edit the file ``source``; ``targets`` are all names that the result gets, its own or others."""
-    with _errors_named(path):
+    try:
         flags = os.O_RDWR if in_place else os.O_RDONLY
         descriptor = os.open(source, flags | os.O_CLOEXEC | os.O_NONBLOCK)
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
                 raise ElfError("is not a regular file")
-            read = _cached(descriptor)
-            facts = parse_elf(read, status.st_size)
+            read = _kept(reader(descriptor))
+            facts = parse_elf(read, status.st_size, versions=edits.needs_versions)
             plan = plan_edits(read, facts, edits)
             result = PatchResult(os.fspath(path), plan.tier, bool(plan.writes), facts.size, plan.size)
             if not plan.writes and source in targets:
@@ -183,6 +174,11 @@ def _patch(
             return result
         finally:
             os.close(descriptor)
+    except ElfError as error:
+        error.where = error.where or os.fspath(path)
+        raise
+    except OSError as error:
+        raise _cannot(error, path) from error
 
 
 def _resolved(path: str | Path) -> str:
@@ -190,24 +186,27 @@ def _resolved(path: str | Path) -> str:
     return os.path.realpath(path) if os.path.islink(path) else os.path.abspath(os.fspath(path))
 
 
-def _cached(descriptor: int) -> ReadAt:
-    """Reads of an open file that keep its first page, which is asked for again and again."""
-    pread = os.pread
-    head = pread(descriptor, 4096, 0)
-    held = len(head)
+def _kept(read: ReadAt) -> ReadAt:
+    """Reads that keep what they read, in blocks: tables lie close together, and are looked at again."""
+    blocks: dict[int, bytes] = {}
 
-    def read(offset: int, size: int) -> bytes:
-        if offset + size <= held:
-            return head[offset : offset + size]
-        return pread(descriptor, size, offset)
+    def read_kept(offset: int, size: int) -> bytes:
+        start = offset % _KEPT
+        if start + size > _KEPT:
+            return read(offset, size)
+        data = blocks.get(offset - start)
+        if data is None:
+            data = blocks[offset - start] = read(offset - start, _KEPT)
+        return data[start : start + size]
 
-    return read
+    return read_kept
 
 
 def _write_in_place(descriptor: int, plan: Plan, status: os.stat_result) -> None:
     attributes = _attributes(descriptor)
     for write in plan.writes:
         _pwrite(descriptor, write.data, write.offset)
+    _read_back(descriptor, plan)
     if status.st_mode & (stat.S_ISUID | stat.S_ISGID):
         os.fchmod(descriptor, stat.S_IMODE(status.st_mode))
     # Any write drops file capabilities, even root's.
@@ -276,25 +275,29 @@ def _copy_range(source: int, target: int, offset: int, size: int) -> int:
     return len(data)
 
 
+def _read_back(descriptor: int, plan: Plan) -> None:
+    """Where we wrote, every byte is the planned one."""
+    read = _kept(reader(descriptor))
+    for offset, data in plan.writes:
+        for at in range(0, len(data), _KEPT):
+            part = data[at : at + _KEPT]
+            if read(offset + at, len(part)) != part:
+                raise ElfError("was not written as planned", why=f"it differs behind byte {offset + at}")
+
+
 def _compare(source: int, plan: Plan, descriptor: int) -> None:
     """Where we wrote, and beside it, every byte is the planned or the old one; the rest the kernel copied."""
     if os.fstat(descriptor).st_size != plan.size:
         raise ElfError("was not written as planned", why="the size differs")
-    written = {
+    planned = overlay(reader(source), plan.writes)
+    touched = {
         number
         for at, data in plan.writes
         for number in range(max(0, at // _BLOCK - 1), (at + len(data) - 1) // _BLOCK + 2)
     }
-    for number in written:
+    for number in touched:
         at, size = number * _BLOCK, min(_BLOCK, plan.size - number * _BLOCK)
-        if size <= 0:
-            continue
-        expected = bytearray(os.pread(source, size, at).ljust(size, b"\0"))
-        for write in plan.writes:
-            if write.offset < at + size and at < write.end:
-                start, stop = max(write.offset, at), min(write.end, at + size)
-                expected[start - at : stop - at] = write.data[start - write.offset : stop - write.offset]
-        if os.pread(descriptor, size, at) != expected:
+        if size > 0 and os.pread(descriptor, size, at) != planned(at, size).ljust(size, b"\0"):
             raise ElfError("was not written as planned", why=f"it differs behind byte {at}")
 
 
@@ -318,22 +321,11 @@ def _attributes(descriptor: int) -> dict[str, bytes]:
     return {name: os.getxattr(descriptor, name) for name in names}
 
 
-class _errors_named:
-    """Give the errors of a block the path of the file that they are about."""
-
-    def __init__(self, path: str | Path) -> None:
-        self._path = os.fspath(path)
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ElfError):
-            error.where = error.where or self._path
-        elif isinstance(error, OSError):
-            raise ElfError(
-                "cannot be patched", where=self._path, why=error.strerror, hint=_HINTS.get(error.errno or 0)
-            ) from error
+def _cannot(error: OSError, path: str | Path) -> ElfError:
+    """What stopped the patch of a file, in our words."""
+    return ElfError(
+        "cannot be patched", where=os.fspath(path), why=error.strerror, hint=_HINTS.get(error.errno or 0)
+    )
 
 
 _HINTS = {

@@ -7,7 +7,6 @@ headers, where there are any, only say how long they are.
 from __future__ import annotations
 
 from array import array
-from sys import byteorder
 
 from bundler.elf import format as f
 from bundler.elf.format import ElfError
@@ -21,11 +20,11 @@ MAX_TABLE = 64 << 20
 
 
 def movable(image: Image) -> list[Piece]:
-    """Interpreter, notes, hash tables and dynamic symbols, in file order, as they are in the file."""
+    """Interpreter, notes, hash tables, dynamic symbols and strings, in file order, not yet read."""
     pieces = [*_notes(image)]
     for segment in image.facts.segments:
         if segment.type == f.PT_INTERP and segment.filesz:
-            pieces.append(_piece(image, segment.offset, segment.vaddr, segment.filesz, 1))
+            pieces.append(_piece(segment.offset, segment.vaddr, segment.filesz, 1))
     for tag, kind in (
         (f.DT_GNU_HASH, f.SHT_GNU_HASH),
         (f.DT_HASH, f.SHT_HASH),
@@ -40,7 +39,7 @@ def movable(image: Image) -> list[Piece]:
             offset, room = file_offset(image.facts.segments, address)
             if size <= room:
                 align = 1 if tag == f.DT_STRTAB else 8
-                pieces.append(_piece(image, offset, address, size, align))
+                pieces.append(_piece(offset, address, size, align))
     return sorted(pieces, key=lambda piece: piece.offset)
 
 
@@ -58,7 +57,7 @@ def versions(image: Image) -> list[Piece]:
             offset, room = file_offset(image.facts.segments, entries[tag])
             if size <= room:
                 # Its old place is the string table's now, and not to be wiped after that was written.
-                pieces.append(_piece(image, offset, entries[tag], size, 8)._replace(wipe=False))
+                pieces.append(as_it_is(image, _piece(offset, entries[tag], size, 8))._replace(wipe=False))
     return sorted(pieces, key=lambda piece: piece.offset)
 
 
@@ -115,7 +114,7 @@ def _notes(image: Image) -> list[Piece]:
         merged.append((offset, address, size, align))
     loaded = [image.facts.segments[index] for index in image.loads() if index < len(image.facts.segments)]
     return [
-        _piece(image, offset, address, size, min(max(align, 4), 16))
+        _piece(offset, address, size, min(max(align, 4), 16))
         for offset, address, size, align in merged
         if size <= MAX_TABLE
         and any(
@@ -127,8 +126,13 @@ def _notes(image: Image) -> list[Piece]:
     ]
 
 
-def _piece(image: Image, offset: int, address: int, size: int, align: int) -> Piece:
-    return Piece(offset, address, size, image.read_now(offset, size), size, align)
+def as_it_is(image: Image, piece: Piece) -> Piece:
+    """The piece with what the file has there."""
+    return piece._replace(data=image.read_now(piece.offset, piece.size))
+
+
+def _piece(offset: int, address: int, size: int, align: int) -> Piece:
+    return Piece(offset, address, size, b"", size, align)
 
 
 def _table_size(image: Image, tag: int, kind: int, address: int) -> int | None:
@@ -187,7 +191,4 @@ def _gnu_hash_extent(image: Image, address: int) -> tuple[int, int]:
 
 
 def _words(image: Image, data: bytes) -> array[int]:
-    words = array("I", data[: len(data) & ~3])
-    if image.layout.byte_order != byteorder:
-        words.byteswap()
-    return words
+    return image.layout.numbers("I", data[: len(data) & ~3])

@@ -11,7 +11,7 @@ from enum import IntEnum
 from bundler.elf import format as f
 from bundler.elf.format import ElfError, Segment
 from bundler.elf.image import Image, Piece
-from bundler.elf.pieces import movable
+from bundler.elf.pieces import as_it_is, movable
 
 
 class Tier(IntEnum):
@@ -201,7 +201,7 @@ def _evict(image: Image, moving: list[Piece]) -> list[Piece] | None:
             if not already.wipe:
                 return None
         else:
-            evicted.append(piece)
+            evicted.append(as_it_is(image, piece))
         free = piece.end
     if free < needed_end and not is_gap(image, free, needed_end):
         return None
@@ -233,7 +233,7 @@ def _end_of_content(image: Image) -> int:
     return max(
         image.header.shoff + len(image.sections) * image.layout.section.size,
         *(segment.offset + segment.filesz for segment in image.segments),
-        *(end for _, end in image.sections.extents()),
+        *(end for _, end, _ in image.sections.extents),
         image.header.phoff + image.header.phnum * image.layout.segment.size,
     )
 

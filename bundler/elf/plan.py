@@ -20,7 +20,7 @@ from bundler.elf.read import ElfFile
 from bundler.elf.refuse import refuse
 from bundler.elf.strings import StringTable
 from bundler.elf.symtab import follow, has_named_interpreter
-from bundler.elf.tables import file_offset
+from bundler.elf.tables import file_offset, string_table
 from bundler.elf.versions import Names, definition_names, need_names
 
 SPARE_TAGS = 8
@@ -110,7 +110,9 @@ def _set_strings(image: Image, entries: list[Entry], abandoned: set[int], edits:
 
     ``abandoned`` are the strings that the dynamic section pointed at and no longer does.
     """
-    offset, size = _string_table(image)
+    offset, size = string_table(image.facts.segments, image.values)
+    if not 0 < size <= MAX_TABLE:
+        raise ElfError("has no dynamic string table of a size that can be edited")
     table = StringTable(image.read(offset, size))
     renamed = {_raw(old): _raw(new) for old, new in edits.replace_needed.items() if old in image.facts.needed}
     if edits.keep_strings:
@@ -190,17 +192,6 @@ def _strings_of(entries: Sequence[Entry]) -> set[int]:
     return {value for tag, value in entries if tag in f.STRING_TAGS and isinstance(value, int)}
 
 
-def _string_table(image: Image) -> tuple[int, int]:
-    """Offset and size; raises ElfError."""
-    address, size = image.values.get(f.DT_STRTAB), image.values.get(f.DT_STRSZ)
-    if address is None or not size:
-        raise ElfError("has no dynamic string table")
-    offset, room = file_offset(image.facts.segments, address)
-    if size > min(room, MAX_TABLE):
-        raise ElfError("the dynamic string table ends beyond its segment")
-    return offset, size
-
-
 def _version_names(image: Image, tag: int, names: Callable[[ReadAt, int, int, str], Names]) -> Names:
     """References of the symbol versions to the string table."""
     address = image.values.get(tag)
@@ -229,32 +220,21 @@ def _write_strings(
     image: Image, table: StringTable, entries: list[Entry], offset: int, size: int, *, wipe: bool
 ) -> list[Piece]:
     """Write what changed in its place, or give the table as a piece that needs another one."""
-    address = image.values.get(f.DT_STRTAB, 0)
-    if len(table.data) == size:
-        for start, end in table.changed:
-            image.write(offset + start, bytes(table.data[start:end]))
-        return []
-    pieces: list[Piece] | None = [] if image.extend(offset + size, len(table.data) - size) else None
-    if pieces is None and not fits_slack(image, len(table.data)):
+    grown = len(table)
+    pieces: list[Piece] | None = [] if grown == size or image.extend(offset + size, grown - size) else None
+    if pieces is None and not fits_slack(image, grown):
         pieces = _make_room(image, table, offset + size)
-    if pieces is not None:
-        for start, end in table.changed:
-            image.write(offset + start, bytes(table.data[start:end]))
-        image.resize_section(offset, size, len(table.data))
+    if pieces is None:
+        address = image.values.get(f.DT_STRTAB, 0)
+        wipe = wipe and not _is_shared(image, offset, size, address)
+        return [Piece(offset, address, size, table.data, grown, wipe=wipe, padding=SPARE_STRINGS)]
+    for start, data in table.changes():
+        image.write(offset + start, data)
+    if len(table) != size:
+        image.resize_section(offset, size, len(table))
         image.strings_grew = True
-        entries[:] = [(t, len(table.data) if t == f.DT_STRSZ else v) for t, v in entries]
-        return pieces
-    return [
-        Piece(
-            offset,
-            address,
-            size,
-            bytes(table.data),
-            len(table.data),
-            wipe=wipe and not _is_shared(image, offset, size, address),
-            padding=SPARE_STRINGS,
-        )
-    ]
+        entries[:] = [(t, len(table) if t == f.DT_STRSZ else v) for t, v in entries]
+    return pieces
 
 
 def _make_room(image: Image, table: StringTable, end: int) -> list[Piece] | None:
@@ -272,9 +252,9 @@ def _make_room(image: Image, table: StringTable, end: int) -> list[Piece] | None
             pieces.append(piece)
             free = piece.end
     moved = sum(piece.size for piece in pieces)
-    if free - end < growth or moved >= len(table.data):
+    if free - end < growth or moved >= len(table):
         return None
-    if len(table.data) <= _SMALL_TABLE and not fits_slack(image, moved):
+    if len(table) <= _SMALL_TABLE and not fits_slack(image, moved):
         # The file grows anyhow: then by the table itself, which gets room for later edits there.
         return None
     table.pad(free - end)

@@ -12,9 +12,7 @@ import io
 import os
 import stat
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal, NamedTuple
 
 from bundler.elf import format as f
 from bundler.elf.format import ByteOrder, ElfError, Layout, ReadAt, Segment, is_elf
@@ -27,9 +25,13 @@ from bundler.elf.tables import (
     read_dynamic,
     read_header,
     read_segments,
+    string_table,
     strings,
 )
 from bundler.elf.versions import Version, VersionNeed, read_definitions, read_needs
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 __all__ = [
     "DlopenNote",
@@ -47,8 +49,7 @@ _HEAD = 4096
 """Bytes read at first: the headers, and of most files the interpreter and the notes too."""
 
 
-@dataclass(frozen=True, slots=True)
-class ElfFile:
+class ElfFile(NamedTuple):
     """The facts of one file.  Strings that are not UTF-8 are kept through ``surrogateescape``."""
 
     elf_class: Literal[32, 64]
@@ -65,7 +66,7 @@ class ElfFile:
     segments: tuple[Segment, ...]
     interpreter: str | None = None
     is_dynamic: bool = False
-    dynamic: tuple[tuple[int, int], ...] = field(default=(), repr=False)
+    dynamic: tuple[tuple[int, int], ...] = ()
     """Tags and values in file order, up to and without the first DT_NULL."""
     spare_tags: int = 0
     """Entries behind the DT_NULL that ends the list, in which more tags find room; -1: not even a DT_NULL."""
@@ -193,8 +194,11 @@ def reader(descriptor: int) -> ReadAt:
     return read
 
 
-def parse_elf(read: ReadAt, size: int) -> ElfFile:
-    """Facts of the file of ``size`` bytes that ``read`` reads; raises ElfError."""
+def parse_elf(read: ReadAt, size: int, *, versions: bool = True) -> ElfFile:
+    """Facts of the file of ``size`` bytes that ``read`` reads; raises ElfError.
+
+    Without ``versions`` those of symbols are left out.
+    """
     head = read(0, _HEAD)
     layout, header = read_header(head)
     segments = read_segments(read, head, layout, header, size)
@@ -226,7 +230,7 @@ def parse_elf(read: ReadAt, size: int) -> ElfFile:
     facts: dict[str, Any] = {}
     if dynamic is not None and dynamic.filesz and header.type in (f.ET_EXEC, f.ET_DYN):
         # Detached debug information keeps the program headers, but not the content.
-        facts = _dynamic_facts(read, layout, segments, dynamic, size)
+        facts = _dynamic_facts(read, layout, segments, dynamic, size, versions=versions)
     return ElfFile(
         elf_class=64 if layout.bits == 64 else 32,
         byte_order=layout.byte_order,
@@ -258,7 +262,13 @@ def _interpreter(read: ReadAt, head: bytes, segment: Segment, size: int) -> str 
 
 
 def _dynamic_facts(
-    read: ReadAt, layout: Layout, segments: tuple[Segment, ...], dynamic: Segment, size: int
+    read: ReadAt,
+    layout: Layout,
+    segments: tuple[Segment, ...],
+    dynamic: Segment,
+    size: int,
+    *,
+    versions: bool,
 ) -> dict[str, Any]:
     """The fields of :class:`ElfFile` that the dynamic section gives."""
     for segment in segments:
@@ -269,13 +279,7 @@ def _dynamic_facts(
     last = dict(entries)
     get = last.get
 
-    string: Callable[[int], str] = no_strings
-    if f.DT_STRTAB in last:
-        offset, room = file_offset(segments, last[f.DT_STRTAB])
-        length = get(f.DT_STRSZ, 0)
-        if length > room:
-            raise ElfError("the dynamic string table ends beyond its segment")
-        string = strings(read, offset, length)
+    string = _strings(read, segments, last)
 
     def named(tag: int) -> str | None:
         return string(last[tag]) if tag in last else None
@@ -286,14 +290,7 @@ def _dynamic_facts(
         return tuple([string(value) for this, value in entries if this == tag])
 
     flags, flags_1 = get(f.DT_FLAGS, 0), get(f.DT_FLAGS_1, 0)
-    needs: tuple[VersionNeed, ...] = ()
-    definitions: tuple[Version, ...] = ()
-    if f.DT_VERNEED in last and get(f.DT_VERNEEDNUM, 1):
-        offset, room = file_offset(segments, last[f.DT_VERNEED])
-        needs = read_needs(read, offset, room, layout.mark, string)
-    if f.DT_VERDEF in last and get(f.DT_VERDEFNUM, 1):
-        offset, room = file_offset(segments, last[f.DT_VERDEF])
-        definitions = read_definitions(read, offset, room, layout.mark, string)
+    needs, definitions = _versions(read, layout, segments, last, string) if versions else ((), ())
     return {
         "is_dynamic": True,
         "dynamic": entries,
@@ -315,3 +312,32 @@ def _dynamic_facts(
         "text_relocations": f.DT_TEXTREL in last or bool(flags & f.DF_TEXTREL),
         "bind_now": f.DT_BIND_NOW in last or bool(flags & f.DF_BIND_NOW or flags_1 & f.DF_1_NOW),
     }
+
+
+def read_versions(read: ReadAt, facts: ElfFile) -> tuple[tuple[VersionNeed, ...], tuple[Version, ...]]:
+    """The needs and definitions of symbol versions that ``facts`` were read without; raises ElfError."""
+    layout = f.LAYOUTS[read(4, 2)]
+    last = dict(facts.dynamic)
+    return _versions(read, layout, facts.segments, last, _strings(read, facts.segments, last))
+
+
+def _strings(read: ReadAt, segments: tuple[Segment, ...], values: dict[int, int]) -> Callable[[int], str]:
+    return strings(read, *string_table(segments, values)) if f.DT_STRTAB in values else no_strings
+
+
+def _versions(
+    read: ReadAt,
+    layout: Layout,
+    segments: tuple[Segment, ...],
+    values: dict[int, int],
+    string: Callable[[int], str],
+) -> tuple[tuple[VersionNeed, ...], tuple[Version, ...]]:
+    needs: tuple[VersionNeed, ...] = ()
+    definitions: tuple[Version, ...] = ()
+    if f.DT_VERNEED in values and values.get(f.DT_VERNEEDNUM, 1):
+        offset, room = file_offset(segments, values[f.DT_VERNEED])
+        needs = read_needs(read, offset, room, layout.mark, string)
+    if f.DT_VERDEF in values and values.get(f.DT_VERDEFNUM, 1):
+        offset, room = file_offset(segments, values[f.DT_VERDEF])
+        definitions = read_definitions(read, offset, room, layout.mark, string)
+    return needs, definitions

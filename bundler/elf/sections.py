@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left
+
 from bundler.elf import format as f
 from bundler.elf.format import Header, Layout
 
@@ -15,52 +17,55 @@ class Sections:
     def __init__(self, layout: Layout, header: Header, data: bytes) -> None:
         self._layout, self._header = layout, header
         self._data = data
-        self._rows = list(layout.section.iter_unpack(data))
-        columns: tuple[tuple[int, ...], ...] = tuple(zip(*self._rows, strict=True)) or ((),) * 10
-        self.types, self.flags, self.addresses, self.offsets, self.sizes = columns[1:6]
+        # A header is two numbers of 32 bits, the name and the type, and then words.
+        code, step, first = ("Q", 8, 1) if layout.bits == 64 else ("I", 10, 2)
+        words = layout.numbers(code, data)
+        self.types = layout.numbers("I", data)[1 :: layout.section.size // 4]
+        self.flags, self.addresses, self.offsets, self.sizes = [
+            words[column::step] for column in range(first, first + 4)
+        ]
+        places = zip(self.types, self.offsets, self.sizes, strict=True)
+        self.extents = sorted(
+            [
+                (offset, offset + size, index)
+                for index, (kind, offset, size) in enumerate(places)
+                if size and kind != f.SHT_NOBITS
+            ]
+        )
+        """Where sections lie in the file: start, end and the section's number, in file order."""
         self.moved: dict[int, tuple[int, int, int]] = {}
         """New address, offset and size by the section's number."""
 
     def __len__(self) -> int:
-        return len(self._rows)
-
-    def extents(self) -> list[tuple[int, int]]:
-        """Where sections lie in the file: start and end."""
-        return [
-            (offset, offset + size)
-            for kind, offset, size in zip(self.types, self.offsets, self.sizes, strict=True)
-            if size and kind != f.SHT_NOBITS
-        ]
+        return len(self.types)
 
     def at(self, address: int, kind: int) -> int | None:
         """The size of the section of a type that begins at an address."""
-        for this, start, size in zip(self.types, self.addresses, self.sizes, strict=True):
-            if start == address and this == kind:
-                return size
+        for index in self.of(kind):
+            if self.addresses[index] == address:
+                return self.sizes[index]
         return None
+
+    def of(self, kind: int) -> list[int]:
+        """Numbers of the sections of a type."""
+        return [index for index, this in enumerate(self.types) if this == kind] if kind in self.types else []
 
     def inside(self, start: int, end: int) -> list[int]:
         """Numbers of the sections that are loaded from a range of the file and lie in it wholly."""
+        first, last = (bisect_left(self.extents, (offset,)) for offset in (start, end))
         return [
             index
-            for index, offset in enumerate(self.offsets)
-            if start <= offset < end
-            and 0 < self.sizes[index] <= end - offset
-            and self.flags[index] & f.SHF_ALLOC
-            and self.types[index] != f.SHT_NOBITS
+            for _, stop, index in self.extents[first:last]
+            if stop <= end and self.flags[index] & f.SHF_ALLOC
         ]
 
     def program(self, but: int) -> list[tuple[int, int]]:
         """Where code and data lie in the file, merged and sorted, without the section at ``but``."""
-        parts = [
-            (offset, offset + size)
-            for kind, offset, size in zip(self.types, self.offsets, self.sizes, strict=True)
-            if kind == f.SHT_PROGBITS and size and offset != but
-        ]
-        parts.sort()
         merged: list[tuple[int, int]] = []
         first = last = -_MERGED
-        for start, end in parts:
+        for start, end, index in self.extents:
+            if self.types[index] != f.SHT_PROGBITS or start == but:
+                continue
             if start - last >= _MERGED:
                 merged.append((first, last))
                 first, last = start, end
@@ -80,7 +85,7 @@ class Sections:
         start, end = min(self.moved) * record.size, (max(self.moved) + 1) * record.size
         data = bytearray(self._data[start:end])
         for index, (address, offset, size) in self.moved.items():
-            row = self._rows[index]
             at = index * record.size - start
+            row = record.unpack_from(data, at)
             record.pack_into(data, at, *row[:3], address, offset, size, *row[6:])
         return self._header.shoff + start, bytes(data)

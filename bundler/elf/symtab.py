@@ -8,7 +8,6 @@ it, as libcap does.
 from __future__ import annotations
 
 from array import array
-from sys import byteorder
 
 from bundler.elf import format as f
 from bundler.elf.image import Image
@@ -25,11 +24,10 @@ def follow(image: Image) -> None:
     if not shifts:
         return
     kinds = (f.SHT_SYMTAB, f.SHT_DYNSYM) if has_named_interpreter(image.facts) else (f.SHT_SYMTAB,)
-    for index, kind in enumerate(sections.types):
-        if kind in kinds:
-            offset = sections.moved[index][1] if index in sections.moved else sections.offsets[index]
-            if sections.sizes[index] <= MAX_TABLE and offset < image.size:
-                _follow(image, image.read_now(offset, sections.sizes[index]), offset, shifts)
+    for index in (number for kind in kinds for number in sections.of(kind)):
+        offset = sections.moved[index][1] if index in sections.moved else sections.offsets[index]
+        if sections.sizes[index] <= MAX_TABLE and offset < image.size:
+            _follow(image, image.read_now(offset, sections.sizes[index]), offset, shifts)
 
 
 def has_named_interpreter(facts: ElfFile) -> bool:
@@ -47,9 +45,7 @@ def _follow(image: Image, data: bytes, offset: int, shifts: dict[int, int]) -> N
     # Elf64_Sym has st_shndx at 6 and st_value at 8 of 24 bytes, Elf32_Sym at 14 and 4 of 16.
     step, index_at, value_at = (24, 6, 8) if image.layout.bits == 64 else (16, 14, 4)
     word = image.layout.word
-    halves = array("H", data[: len(data) - len(data) % step])
-    if image.layout.byte_order != byteorder:
-        halves.byteswap()
+    halves = image.layout.numbers("H", data[: len(data) - len(data) % step])
     dynamic, dynamic_shift = _dynamic_shift(image)
     owners = halves[index_at // 2 :: step // 2]
     if dynamic_shift:

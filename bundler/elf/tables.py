@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import NoReturn
 
 from bundler.elf import format as f
 from bundler.elf.format import ElfError, Header, Layout, ReadAt, Segment, is_elf
@@ -154,7 +155,18 @@ def _spare(rest: tuple[int, ...]) -> int:
     return len(rest) // 2 if not any(rest) else 0
 
 
-def no_strings(at: int) -> str:
+def string_table(segments: tuple[Segment, ...], values: Mapping[int, int]) -> tuple[int, int]:
+    """Offset and size of the dynamic string table, by the values of dynamic tags; raises ElfError."""
+    if f.DT_STRTAB not in values:
+        no_strings(0)
+    offset, room = file_offset(segments, values[f.DT_STRTAB])
+    size = values.get(f.DT_STRSZ, 0)
+    if size > room:
+        raise ElfError("the dynamic string table ends beyond its segment")
+    return offset, size
+
+
+def no_strings(at: int) -> NoReturn:
     raise ElfError("the dynamic section has no string table (DT_STRTAB)")
 
 

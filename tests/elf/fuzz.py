@@ -19,6 +19,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -188,8 +189,11 @@ def attempt(case: Case, *, with_verifier: bool) -> str:
         return data[offset : offset + size]
 
     outcome = "refused"
+    with suppress(ElfError):
+        parse_elf(read, len(data))
     try:
-        facts = parse_elf(read, len(data))
+        # As the patcher does it: versions that do not matter are not read at first.
+        facts = parse_elf(read, len(data), versions=EDITS[case.edit].needs_versions)
         outcome = "read"
         plan = plan_edits(read, facts, EDITS[case.edit])
         assert plan.size <= len(data) + GROWTH, f"grows to {plan.size} bytes"

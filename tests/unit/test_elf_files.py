@@ -7,6 +7,7 @@ import os
 import shutil
 import signal
 import stat
+import struct
 import subprocess
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from elf_forge import Forged, forge, tell
 
 from bundler.cli.main import main
 from bundler.elf.edits import Edits
+from bundler.elf.format import PT_DYNAMIC, PT_NULL
 from bundler.elf.patch import patch_file, patch_files
 from bundler.elf.place import Tier
 from bundler.elf.read import ElfError, read_file
@@ -22,6 +24,7 @@ from bundler.errors import BundleError, EnvironmentLacks, Problems
 
 RPATH = "/.deps/shell/1/lib"
 EDITS = Edits(rpath=RPATH, interpreter="/.deps/rt/1/lib/ld.so")
+EDITS_OF_PROGRAMS = Edits(interpreter="/.deps/rt/1/lib/ld.so")
 GROWS = Forged(tight=True)
 
 
@@ -60,6 +63,24 @@ def test_mode_times_and_attributes_stay(file: Path, mode: int, in_place: bool) -
     assert os.listdir(file.parent) == [file.name]
 
 
+@pytest.mark.parametrize("in_place", [False, True])
+@pytest.mark.parametrize("damage", ["lost", "shifted", "changed"])
+def test_a_wrong_write_is_noticed(
+    file: Path, damage: str, in_place: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def wrong(descriptor: int, data: bytes, offset: int) -> None:
+        if damage != "lost":
+            changed = bytes([data[0] ^ 1]) + data[1:] if damage == "changed" else data
+            os.pwrite(descriptor, changed, offset + (damage == "shifted"))
+
+    monkeypatch.setattr("bundler.elf.patch._pwrite", wrong)
+    before = file.read_bytes()
+    with pytest.raises(ElfError, match="not written as planned"):
+        patch_file(file, EDITS, in_place=in_place)
+    assert in_place or file.read_bytes() == before
+    assert os.listdir(file.parent) == [file.name]
+
+
 def test_nothing_to_do_is_no_write(file: Path) -> None:
     patch_file(file, EDITS)
     before = file.stat()
@@ -76,6 +97,18 @@ def test_output_leaves_the_file_alone(file: Path, tmp_path: Path) -> None:
     # With nothing to do, the output is a copy.
     patch_file(tmp_path / "new", EDITS, tmp_path / "again")
     assert (tmp_path / "again").read_bytes() == (tmp_path / "new").read_bytes()
+
+
+def test_output_of_what_has_nothing_to_edit(tmp_path: Path) -> None:
+    data = bytearray(forge(Forged(interpreter=None)))
+    (count,) = struct.unpack_from("<H", data, 56)
+    for at in range(64, 64 + 56 * count, 56):
+        if struct.unpack_from("<I", data, at) == (PT_DYNAMIC,):
+            struct.pack_into("<I", data, at, PT_NULL)
+    (tmp_path / "static").write_bytes(data)
+    assert not read_file(tmp_path / "static").is_dynamic
+    patch_file(tmp_path / "static", EDITS_OF_PROGRAMS, tmp_path / "copy")
+    assert (tmp_path / "copy").read_bytes() == data
 
 
 def test_a_symbolic_link_is_followed(file: Path, tmp_path: Path) -> None:
@@ -179,7 +212,7 @@ def test_workers_do_what_one_process_does(many: list[Path]) -> None:
     assert many[0].samefile(many[-1]) and all(read_file(Path(path)).rpath == RPATH for path in told)
 
 
-def killed(share: object, in_place: bool) -> None:
+def killed(share: object) -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 

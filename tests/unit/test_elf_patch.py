@@ -12,13 +12,15 @@ from elf_forge import Forged, Told, forge, tell
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from bundler.elf import format as f
 from bundler.elf.check import check_plan
 from bundler.elf.edits import Edits
-from bundler.elf.image import overlay
+from bundler.elf.image import Write, overlay
 from bundler.elf.patch import patch_file
 from bundler.elf.place import Tier
 from bundler.elf.plan import plan_edits
 from bundler.elf.read import ElfError, parse_elf, read_elf
+from bundler.elf.tables import file_offset
 
 LAYOUTS = [(64, "little"), (32, "little"), (64, "big"), (32, "big")]
 LOADER = "/.deps/rt/1/lib/ld-linux-x86-64.so.2"
@@ -179,6 +181,43 @@ def test_tiers(spec: Forged, edits: Edits, tier: Tier) -> None:
     assert (len(result) == len(data)) == (tier <= Tier.SLACK)
     # Whatever happens, the program headers stay at their place: strip needs them there.
     assert result[32:40] == data[32:40]
+
+
+HARM: dict[str, tuple[Edits, int, bytes, str]] = {
+    "rpath": (Edits(rpath=RPATH), f.DT_STRTAB, b"/.deps/rt", "not what was asked for"),
+    "name of a needed version": (Edits(rpath=RPATH), f.DT_STRTAB, b"GLIBC_2.2.5", "symbol versions"),
+    "the same, of a renamed library": (
+        Edits(replace_needed={"libc.so.6": "/x"}),
+        f.DT_STRTAB,
+        b"GLIBC_2.2.5",
+        "symbol versions",
+    ),
+    "version needs": (Edits(rpath=RPATH), f.DT_VERNEED, b"", "symbol versions"),
+    "version needs, not of the edit": (Edits(no_default_lib=True), f.DT_VERNEED, b"", "symbol versions"),
+}
+
+
+@pytest.mark.parametrize("shape", ["slack", "tight", "long names"])
+@pytest.mark.parametrize("harm", HARM)
+def test_a_plan_that_does_harm_is_refused(harm: str, shape: str) -> None:
+    """Post-conditions see what a fault of the planner would do."""
+    edits, tag, text, why = HARM[harm]
+    data = forge(Forged(needed=("libc.so.6", "libm.so.6"), **SHAPES[shape]))
+
+    def read(offset: int, size: int) -> bytes:
+        return data[offset : offset + size]
+
+    facts = parse_elf(read, len(data))
+    plan = plan_edits(read, facts, edits)
+    result = overlay(read, plan.writes)(0, plan.size)
+    after = parse_elf(overlay(read, plan.writes), plan.size)
+    at, _ = file_offset(after.segments, dict(after.dynamic)[tag])
+    # The second byte of the text or, of a record, its number of entries or the name's place.
+    at = result.index(text, at) + 1 if text else at + 4
+    harmed = plan._replace(writes=(*plan.writes, Write(at, bytes([result[at] ^ 1]))))
+    with pytest.raises(ElfError, match="cannot be edited soundly") as caught:
+        check_plan(read, facts, edits, harmed)
+    assert why in (caught.value.why or "")
 
 
 def test_shared_strings_stay() -> None:
