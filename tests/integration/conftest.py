@@ -7,6 +7,7 @@ that daemon.  ``sample_bundles`` are small bundles to use there.
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
@@ -17,6 +18,15 @@ import samples
 from command import Bundle
 from dockerd import Dockerd
 from podmans import PrivatePodman
+
+
+@pytest.fixture
+def public_path() -> Iterator[Path]:
+    """A directory that any user can enter.  pytest's own are for their owner, and each session that starts
+    closes them again."""
+    with tempfile.TemporaryDirectory(prefix="public-") as name:
+        Path(name).chmod(0o755)
+        yield Path(name)
 
 
 @pytest.fixture(scope="session")

@@ -74,29 +74,25 @@ def test_a_debian_root(
     dockerd.docker("rmi", "cut/base:1")
 
 
-def test_without_privileges_capabilities_come_from_a_side_file(tmp_path: Path) -> None:
-    root = tmp_path / "root"
+def test_without_privileges_capabilities_come_from_a_side_file(public_path: Path) -> None:
+    root = public_path / "root"
     (root / "usr/bin").mkdir(parents=True)
     (root / "usr/bin/ping").write_bytes(b"ping")
     (root / "usr/bin/ping").chmod(0o755)
-    (tmp_path / "attributes").write_text(f"# file: usr/bin/ping\nsecurity.capability={CAPABILITY}\n")
-    (tmp_path / "out").mkdir()
-    for path in (tmp_path, tmp_path / "out"):
+    (public_path / "attributes").write_text(f"# file: usr/bin/ping\nsecurity.capability={CAPABILITY}\n")
+    (public_path / "out").mkdir()
+    for path in (public_path, public_path / "out"):
         os.chown(path, 65534, 65534)
-        path.chmod(0o755)
-    for above in tmp_path.parents:
-        if not above.stat().st_mode & 0o001:
-            above.chmod(above.stat().st_mode | 0o011)
-    words = [sys.executable, "-m", "bundler", "rechunk", str(root), "-o", str(tmp_path / "out/image")]
+    words = [sys.executable, "-m", "bundler", "rechunk", str(root), "-o", str(public_path / "out/image")]
     done = subprocess.run(
         ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", *words, "--xattrs", "attributes"],
-        cwd=tmp_path,
-        env={**BASE_ENVIRONMENT, "HOME": str(tmp_path), "PYTHONPATH": str(Path(__file__).parents[2])},
+        cwd=public_path,
+        env={**BASE_ENVIRONMENT, "HOME": str(public_path), "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stderr
-    with ImageTree(open_image(tmp_path / "out/image")) as tree:
+    with ImageTree(open_image(public_path / "out/image")) as tree:
         entry = tree.get("usr/bin/ping")
         assert entry is not None
         assert dict(entry.xattrs)["security.capability"].hex() == CAPABILITY[2:]

@@ -7,8 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -30,14 +29,6 @@ commands = ["bin/tree", "bin/getfattr"]
 
 HERE = {"LC_ALL": "C.UTF-8", "TZ": "UTC", "umask": "022", "jobs": "3"}
 THERE = {"LC_ALL": "de_DE.UTF-8", "TZ": "Pacific/Auckland", "umask": "077", "jobs": "1"}
-
-
-@pytest.fixture
-def place() -> Iterator[Path]:
-    """A directory that any user can enter, which pytest's own are not."""
-    with tempfile.TemporaryDirectory(prefix="reproducible-") as name:
-        Path(name).chmod(0o755)
-        yield Path(name)
 
 
 def copy_checkout(to: Path) -> Path:
@@ -101,10 +92,10 @@ def build(bundle: str, checkout: Path, cache: Path, settings: Mapping[str, str],
 
 
 @pytest.mark.parametrize("bundle", ["small", pytest.param("shell", marks=pytest.mark.slow)])
-def test_another_user_place_and_time_give_the_same_images(bundle: str, place: Path) -> None:
-    here = copy_checkout(place / "here")
-    there = copy_checkout(place / "quite/another/place")
-    first = build(bundle, here, place / "one", HERE, os.geteuid())
-    second = build(bundle, there, place / "quite/two", THERE, OTHER_USER)
+def test_another_user_place_and_time_give_the_same_images(bundle: str, public_path: Path) -> None:
+    here = copy_checkout(public_path / "here")
+    there = copy_checkout(public_path / "quite/another/place")
+    first = build(bundle, here, public_path / "one", HERE, os.geteuid())
+    second = build(bundle, there, public_path / "quite/two", THERE, OTHER_USER)
     assert first == second
     assert set(first) == {"runtime", bundle}

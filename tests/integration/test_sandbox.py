@@ -35,11 +35,15 @@ def sandbox(request: pytest.FixtureRequest) -> Sandbox:
 
 @pytest.fixture
 def room(buildroot: Path, tmp_path: Path) -> Room:
-    for path in (tmp_path / "dependency/bin", tmp_path / "work/src"):
+    return make_room(buildroot, tmp_path)
+
+
+def make_room(buildroot: Path, place: Path) -> Room:
+    for path in (place / "dependency/bin", place / "work/src"):
         path.mkdir(parents=True)
-    (tmp_path / "dependency/bin/tool").write_text("#!/bin/sh\necho tool\n")
-    (tmp_path / "dependency/bin/tool").chmod(0o755)
-    return Room(buildroot, tmp_path / "work", (Mount(tmp_path / "dependency", "/.deps/x/1"),), ENVIRONMENT)
+    (place / "dependency/bin/tool").write_text("#!/bin/sh\necho tool\n")
+    (place / "dependency/bin/tool").chmod(0o755)
+    return Room(buildroot, place / "work", (Mount(place / "dependency", "/.deps/x/1"),), ENVIRONMENT)
 
 
 @pytest.fixture
@@ -130,11 +134,8 @@ def test_stop(sandbox: Sandbox, room: Room) -> None:
     assert not (room.work / "src/late").exists()
 
 
-def test_an_ordinary_user_gets_the_same_room(buildroot: Path, room: Room, tmp_path: Path) -> None:
-    for path in (*buildroot.parents, tmp_path, *tmp_path.parents):
-        # pytest's own directories, which are for their owner alone.
-        if not path.stat().st_mode & 0o001:
-            path.chmod(path.stat().st_mode | 0o055)
+def test_an_ordinary_user_gets_the_same_room(public_path: Path) -> None:
+    room = make_room(busybox_root(public_path / "root"), public_path)
     for path in (room.work, room.work / "src"):
         os.chown(path, 65534, 65534)
     command = Bubblewrap().command(room, ["sh", "-c", "id -u; hostname; echo x >file; echo y >/usr/y"])
