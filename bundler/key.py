@@ -7,6 +7,7 @@ its outcome is the same ("early cutoff", Mokhov et al., "Build systems à la car
 from __future__ import annotations
 
 import dataclasses
+import json
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -120,6 +121,8 @@ def difference(before: Mapping[str, Any] | None, now: Mapping[str, Any]) -> tupl
     """Which inputs changed, in words, for ``bundle plan``; empty if there was nothing before."""
     if before is None:
         return ()
+    # What was kept went through JSON, which knows no tuples.
+    now = json.loads(json.dumps(now))
     changed: list[str] = []
     for name in sorted({*before, *now}):
         old, new = before.get(name), now.get(name)

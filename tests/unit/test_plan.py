@@ -1,3 +1,4 @@
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -194,6 +195,12 @@ def test_bundles_of_other_names_share_keys_at_one_prefix() -> None:
 def test_a_key_changes_with_each_input(key: object) -> None:
     assert callable(key)
     assert key() != bash_key()
+
+
+def test_inputs_are_equal_to_those_that_were_kept() -> None:
+    kept = json.loads(json.dumps(bash_inputs(replace(BASH, literals=(EDIT,)))))
+    assert difference(kept, bash_inputs(replace(BASH, literals=(EDIT,)))) == ()
+    assert difference(kept, bash_inputs()) == ("edits",)
 
 
 def test_an_edit_afterwards_installs_nothing_anew() -> None:
