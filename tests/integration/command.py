@@ -40,5 +40,5 @@ class Bundle:
 
     def __call__(self, *words: str, stdin: str = "", **environment: str) -> str:
         done = self.run(*words, stdin=stdin, **environment)
-        assert done.returncode == 0, done.stderr
+        assert done.returncode == 0, done.stdout[-4000:] + done.stderr
         return done.stdout.strip()
