@@ -205,8 +205,8 @@ def own_tests(work: Path, root: Path, suite: Path, names: list[str]) -> None:
         environment={"TERM": "xterm"},
     )
     excluded = [word for name in EXCLUDED | NOT_IN.get(root.name, {}) for word in ("--ignore", name)]
-    words = ["-m", "test", "-j2", "--timeout", "120", "--use", "none,curses", *excluded, *names]
-    done = there.attempt([PYTHON, *words], timeout=1800)
+    words = ["-m", "test", "-j2", "--timeout", "900", "--use", "none,curses", *excluded, *names]
+    done = there.attempt([PYTHON, *words], timeout=3600)
     assert not re.search(r"^\d+ tests? skipped", done.stdout, re.MULTILINE), done.stdout[-2000:]
     assert "Result: SUCCESS" in done.stdout, done.stdout[-8000:] + done.stderr[-2000:]
 
