@@ -7,6 +7,7 @@ that daemon.  ``sample_bundles`` are small bundles to use there.
 
 from __future__ import annotations
 
+import signal
 import tempfile
 from collections.abc import Callable, Iterator
 from functools import cache
@@ -18,6 +19,14 @@ import samples
 from command import Bundle
 from dockerd import Dockerd
 from podmans import PrivatePodman
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """A shell has what it starts in the background ignore Ctrl-C, and that is inherited.  Test suites of
+    others wait in vain then for the signals that they send themselves."""
+    if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
