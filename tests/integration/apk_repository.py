@@ -13,7 +13,7 @@ import io
 import subprocess
 import tarfile
 from collections.abc import Mapping
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 KEY = "tests.rsa.pub"
 
@@ -52,6 +52,12 @@ def _archive(files: Mapping[str, str], *, mode: int, end: bool) -> bytes:
     """A compressed tar archive; without its ``end``, so that another one can follow as its continuation."""
     stream = io.BytesIO()
     with tarfile.open(fileobj=stream, mode="w", format=tarfile.PAX_FORMAT) as archive:
+        # apk wants each directory before what it holds.
+        above = {str(parent) for path in files for parent in PurePosixPath(path).parents}
+        for directory in sorted(above - {"."}):
+            member = tarfile.TarInfo(directory)
+            member.type, member.mode = tarfile.DIRTYPE, 0o755
+            archive.addfile(member)
         for path, text in files.items():
             member = tarfile.TarInfo(path)
             member.size, member.mode = len(text), mode
