@@ -5,7 +5,7 @@
 
 SHELL = /bin/sh
 .DEFAULT_GOAL = help
-.PHONY: help setup setup-dev lint test test-all test-kill test-elf fuzz-elf toolchain demo bench requirements clean
+.PHONY: help setup setup-dev lint test test-all test-kill test-elf fuzz-elf toolchain toolchain-suites demo bench requirements clean
 
 PYTHON = .venv/bin/python
 PYTEST = $(PYTHON) -m pytest
@@ -72,6 +72,10 @@ toolchain: setup-dev ## build the toolchain from source, and test it (hours from
 	@scripts/system-packages $(TEST_PACKAGES)
 	.venv/bin/bundle build runtime toolchain --toolchain source
 	BUNDLE_TOOLCHAIN=source $(PYTEST) tests/toolchain tests/integration/test_toolchain.py $(PYTEST_ARGUMENTS)
+
+toolchain-suites: setup-dev ## gcc's and gas's own tests, on a toolchain (BUNDLE_TOOLCHAIN, BUNDLE_SUITES)
+	@scripts/system-packages $(TEST_PACKAGES)
+	$(PYTHON) tests/toolchain/suites.py $(BUNDLE_SUITES)
 
 demo: setup ## build the bundle `shell`, and run its tools in an empty root
 	@scripts/demo

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 
 import pytest
-from compiler import CHECKOUT
 
 from bundler.catalogue import Catalogue
 from bundler.plan import make_plan
 from bundler.target import parse_target
+
+CHECKOUT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize(
