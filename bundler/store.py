@@ -88,7 +88,7 @@ class Store:
         from bundler import process
 
         done = process.run(["cp", "-a", "--", os.fspath(self.tree_path(digest)), os.fspath(to)])
-        if done.status != 0:
+        if not done.ok:
             raise EnvironmentLacks(
                 "cannot copy a tree of the store",
                 where=os.fspath(to),

@@ -6,6 +6,8 @@ import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
+import foreign
+
 from bundler.pipeline import Pipeline
 from bundler.settings import Settings, cache_directory
 from bundler.survey import to_build
@@ -91,11 +93,7 @@ class Compiler:
         words += ["--setenv", "PATH", f"{self.toolchain}/bin:{self.runtime}/bin", "--setenv", "TMPDIR", "/w"]
         # Harmless to what obeys it only inside its own prefix.
         words += ["--setenv", "LANGUAGE", "de", "--setenv", "LC_ALL", "C.UTF-8"]
-        for entry in sorted(base.iterdir()) if base else ():
-            if entry.is_symlink():
-                words += ["--symlink", str(entry.readlink()), f"/{entry.name}"]
-            elif entry.name not in ("proc", "dev"):
-                words += ["--ro-bind", str(entry), f"/{entry.name}"]
+        words += foreign.shown(base, "proc", "dev")
         if bundles:
             for prefix, tree in self.prefixes.items():
                 words += ["--ro-bind", str(tree), prefix]

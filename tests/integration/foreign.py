@@ -54,6 +54,17 @@ def archive(name: str) -> Path:
     return final
 
 
+def shown(root: Path | None, *but: str) -> list[str]:
+    """bwrap's words that show what lies in ``root``, ``but`` for some names, read-only; none without one."""
+    words: list[str] = []
+    for entry in sorted(root.iterdir()) if root else ():
+        if entry.is_symlink():
+            words += ["--symlink", str(entry.readlink()), f"/{entry.name}"]
+        elif entry.name not in but:
+            words += ["--ro-bind", str(entry), f"/{entry.name}"]
+    return words
+
+
 def unpack(name: str, root: Path) -> Path:
     """Lay the foreign root ``name`` down at ``root``, which must not exist."""
     root.mkdir(parents=True)

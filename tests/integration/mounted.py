@@ -17,6 +17,8 @@ from functools import cache
 from pathlib import Path
 from tempfile import mkdtemp
 
+import foreign
+
 from bundler.pipeline import Pipeline
 from bundler.recipe import Bundle
 from bundler.settings import Settings, cache_directory
@@ -76,11 +78,7 @@ class Mounted:
         words += ["--unshare-user", "--uid", str(self.uid), "--gid", str(self.uid)] if self.uid else []
         for name, value in {"PATH": path, "HOME": "/w", **self.environment}.items():
             words += ["--setenv", name, value]
-        for entry in sorted(self.root.iterdir()) if self.root else ():
-            if entry.is_symlink():
-                words += ["--symlink", str(entry.readlink()), f"/{entry.name}"]
-            elif entry.name not in ("proc", "dev", "tmp"):
-                words += ["--ro-bind", str(entry), f"/{entry.name}"]
+        words += foreign.shown(self.root, "proc", "dev", "tmp")
         for name, tree in self.trees.items():
             words += ["--ro-bind", str(tree), self.prefixes[name]]
         words += ["--ro-bind", "/sys", "/sys"] if self.sysfs else []

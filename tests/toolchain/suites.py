@@ -22,6 +22,7 @@ if __name__ == "__main__":
     sys.path[:0] = [str(HERE.parents[1]), str(HERE.parent / "integration")]
 
 import compiler  # noqa: E402
+import foreign  # noqa: E402
 from compiler import CHECKOUT, Compiler  # noqa: E402
 
 from bundler.buildroot import make_buildroot  # noqa: E402
@@ -109,11 +110,7 @@ def run(name: str, there: Compiler, root: Path, work: Path) -> Counter[str]:
     (here / "site.exp").write_text(site + suite.site.format(bin=f"{there.toolchain}/bin"))
     words = ["bwrap", "--unshare-all", "--die-with-parent", "--clearenv", "--setenv", "LC_ALL", "C"]
     words += ["--setenv", "PATH", f"{there.toolchain}/bin:/usr/bin:/bin", "--setenv", "HOME", "/w"]
-    for entry in sorted(root.iterdir()):
-        if entry.is_symlink():
-            words += ["--symlink", str(entry.readlink()), f"/{entry.name}"]
-        elif entry.name not in ("proc", "dev", "tmp"):
-            words += ["--ro-bind", str(entry), f"/{entry.name}"]
+    words += foreign.shown(root, "proc", "dev", "tmp")
     for prefix, tree in there.prefixes.items():
         words += ["--ro-bind", str(tree), prefix]
     words += ["--bind", str(work), "/w", "--proc", "/proc", "--dev", "/dev", "--tmpfs", "/tmp"]
